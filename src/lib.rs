@@ -1,0 +1,58 @@
+//! A reverse proxy and load balancer for connections that stay: WebSocket, server-sent events,
+//! long-polling and Socket.IO, beside ordinary HTTP.
+//!
+//! # The one idea
+//!
+//! A long-lived connection spends a millisecond being HTTP and hours being two sockets. So it
+//! *checks in* through Pingora, which parses heads and frames bodies, and *lives* in a small
+//! relay of our own: two sockets, a few bytes of state, and one buffer per thread.
+//!
+//! # The life of a request
+//!
+//! ```text
+//! server ─ connection ─ exchange ─┬─ route      which rule owns this host and path?
+//! (threads, (requests,  (the only ├─ affinity   which client is this, across connections?
+//!  accept)   keep-alive) place    ├─ balance    which server serves that client?
+//!                        with the ├─ upstream   how is that server reached, and what does it see?
+//!                        order)   ├─ relay      what does the connection become, when does it end?
+//!                                 └─ observe    one log line, a few counters
+//! ```
+//!
+//! To follow a request, read [`exchange`]. To follow a connection that stays, go on in [`relay`].
+//!
+//! # Words
+//!
+//! A **listener** takes connections of a **client**; a **route** sends a request to an
+//! **upstream**, a group of **servers**. An **exchange** is one request and its answer; a
+//! **relay** is what a long-lived exchange becomes. **Affinity** is what names a client across
+//! connections. *Up* is towards the server, *down* towards the client. Every exchange and relay
+//! has one **end reason**. *Session*, *stream* and *peer* are Pingora's words for its own types.
+//!
+//! # What may call what
+//!
+//! The *core* (`route`, `affinity`, `balance`, and the parts of `relay` marked pure) decides. It
+//! opens no socket, spawns no task and reads no clock: time and randomness come in as arguments,
+//! so its tests are plain function calls. The *shell* (`server`, `connection`, `exchange`,
+//! `upstream`, `socket`, `relay::run`, `admin`, `cli`) does all that, and decides next to nothing.
+//!
+//! - Only `exchange` knows the order of phases; the modules it calls do not know each other.
+//! - Past [`config::load`] no configuration mistake can be found: there are only types.
+//! - Every queue, table and wait has a bound, and the bound has a name.
+//! - Each request ends in exactly one access-log line, each relay in exactly one end reason.
+//! - A socket handed to a session comes back whole: no byte is hidden in a session's buffers.
+
+pub mod admin;
+pub mod affinity;
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod demo;
+pub mod error;
+pub mod exchange;
+pub mod observe;
+pub mod relay;
+pub mod route;
+pub mod server;
+pub mod socket;
+pub mod upstream;
