@@ -1,0 +1,80 @@
+//! What applies where the file says nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{AccessLog, Admin, AffinitySource, Limits, LogFormat, LogPath, Shutdown, Sse, Timeouts, TrustedProxies};
+
+impl TrustedProxies {
+    /// What `private` stands for: loopback, RFC 1918, RFC 4193 and link-local addresses.
+    pub fn private() -> Self {
+        let v4 = [
+            (Ipv4Addr::new(127, 0, 0, 0), 8),
+            (Ipv4Addr::new(10, 0, 0, 0), 8),
+            (Ipv4Addr::new(172, 16, 0, 0), 12),
+            (Ipv4Addr::new(192, 168, 0, 0), 16),
+            (Ipv4Addr::new(169, 254, 0, 0), 16),
+        ];
+        let v6 = [
+            (Ipv6Addr::LOCALHOST, 128),
+            (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
+            (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+        ];
+        let v4 = v4.map(|(address, prefix)| IpNet::V4(Ipv4Net::new_assert(address, prefix)));
+        let v6 = v6.map(|(address, prefix)| IpNet::V6(Ipv6Net::new_assert(address, prefix)));
+        Self(v4.into_iter().chain(v6).collect())
+    }
+}
+
+impl AffinitySource {
+    /// The sources of an upstream that names none.
+    pub(super) fn defaults() -> Vec<Self> {
+        vec![Self::ForwardedFor, Self::ClientIp]
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            request_head: Duration::from_secs(10),
+            response_head: Duration::from_secs(120),
+            body: Duration::from_secs(60),
+            send: Duration::from_secs(60),
+            idle: Duration::from_secs(3600),
+            keepalive: Duration::from_secs(75),
+        }
+    }
+}
+
+impl Default for Sse {
+    fn default() -> Self {
+        Self { keepalive: Some(Duration::from_secs(15)), comment: "keepalive".to_owned() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { head_bytes: 32 << 10, headers: 100 }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900) }
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { path: LogPath::Stdout, format: LogFormat::Json }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(30) }
+    }
+}

@@ -1,0 +1,227 @@
+//! The configuration, checked and resolved: what everyone else sees.
+//!
+//! [`load`] reads a file into a [`Config`] or into [`Mistakes`], all of them at once. Past that
+//! point there are only types: nothing after it can find a configuration mistake. Nothing here
+//! opens a socket or a file other than the one it was given.
+//!
+//! ```text
+//! text ─ value    serde_yaml's value, with the line of each key from lines
+//!      ─ reader   one typed look at a time; complaints go to mistakes
+//!      ─ resolve  what keys mean and what must fit together
+//!      ─ Config
+//! ```
+
+mod defaults;
+mod file;
+mod lines;
+mod mistakes;
+mod reader;
+mod resolve;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod units;
+mod value;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+pub use self::file::{LoadError, load, parse};
+pub use self::mistakes::Mistakes;
+
+/// Everything one configuration file says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// The previous hops whose forwarded headers are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// In the order of the file; the first match wins. At least one.
+    pub routes: Vec<Route>,
+    /// In the order of the file; a [`Route`] refers to them by index. At least one.
+    pub upstreams: Vec<Upstream>,
+    /// What a request may weigh.
+    pub limits: Limits,
+    /// Metrics and health; `None` when switched off.
+    pub admin: Option<Admin>,
+    /// One line per request.
+    pub access_log: AccessLog,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// Worker threads, each with its own accept loop.
+    pub threads: NonZeroUsize,
+}
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Address and port; port 0 lets the kernel choose.
+    pub bind: SocketAddr,
+}
+
+/// Networks of proxies whose word is taken on who the client is.
+///
+/// None by [`Default`]; a file that does not say gets [`TrustedProxies::private`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies(pub Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Whether `hop` may tell us about its clients. An IPv4-mapped IPv6 address counts as IPv4.
+    pub fn contains(&self, hop: IpAddr) -> bool {
+        let hop = hop.to_canonical();
+        self.0.iter().any(|network| network.contains(&hop))
+    }
+}
+
+/// Which requests go to which upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The host it is for.
+    pub host: HostPattern,
+    /// What the path must begin with, byte for byte; starts with `/`. `/a` also takes `/ab`.
+    pub path: String,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+}
+
+/// What the `Host` of a request must be. Lower case, without port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Any host, also none.
+    Any,
+    /// Exactly this host; an IPv6 address stands in brackets.
+    Exact(String),
+    /// Any host that ends in this suffix, which starts with a dot: `*.example.com` is `.example.com`.
+    Suffix(String),
+}
+
+/// A group of servers that serve the same thing, and how they are used.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its key in the file; a label of metrics and logs.
+    pub name: String,
+    /// At least one; addresses and names are each unique.
+    pub servers: Vec<Server>,
+    /// Tried in order; the first that yields a key decides. At least one, no two alike.
+    pub affinity: Vec<AffinitySource>,
+    /// How long each phase may take.
+    pub timeouts: Timeouts,
+    /// What is done for event streams.
+    pub sse: Sse,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its name in logs and metrics; the address as written when the file gives none.
+    pub name: String,
+    /// Where it listens. The file must write it as [`SocketAddr`] displays it, so the text that the
+    /// ring hashes is `address.to_string()`.
+    pub address: SocketAddr,
+    /// Share of the keys against its siblings; 1 to 256.
+    pub weight: u32,
+}
+
+/// Where an affinity key is looked for in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AffinitySource {
+    /// The value of this cookie, hashed.
+    Cookie(String),
+    /// The value of this request header, hashed as it stands.
+    Header(HeaderName),
+    /// The value of this query parameter, hashed.
+    Query(String),
+    /// The first address in `X-Forwarded-For`, believed only from [`TrustedProxies`].
+    ForwardedFor,
+    /// The address of the previous hop.
+    ClientIp,
+}
+
+/// How long each phase of an exchange may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until a server accepts the connection.
+    pub connect: Duration,
+    /// Until the head of a request is complete, from its first byte. The route is not yet known
+    /// then, so the largest of all upstreams applies.
+    pub request_head: Duration,
+    /// Until the server answers with a head. A parked long-poll waits here.
+    pub response_head: Duration,
+    /// Between two pieces of a body, in either direction.
+    pub body: Duration,
+    /// Until a peer takes a byte that waits for it; then it counts as stalled.
+    pub send: Duration,
+    /// Silence in both directions that ends a relay.
+    pub idle: Duration,
+    /// How long a client's connection waits for its next request: that of the upstream which had
+    /// the last one.
+    pub keepalive: Duration,
+}
+
+/// What is done for event streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sse {
+    /// Silence towards the client after which a comment is inserted; `None` when off.
+    pub keepalive: Option<Duration>,
+    /// The text of that comment; no line break.
+    pub comment: String,
+}
+
+/// What the head of a request may weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of request line and header fields together.
+    pub head_bytes: usize,
+    /// Number of header fields.
+    pub headers: usize,
+}
+
+/// Where metrics and health are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// A loopback address that no listener takes; port 0 lets the kernel choose.
+    pub bind: SocketAddr,
+}
+
+/// Where and how requests are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where the lines go.
+    pub path: LogPath,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPath {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Appended to this file, which is created if need be. An absolute path.
+    File(PathBuf),
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// The combined format of Apache and nginx, with our fields behind it.
+    Combined,
+    /// No lines.
+    Off,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Time that exchanges have to finish after SIGTERM.
+    pub grace: Duration,
+}

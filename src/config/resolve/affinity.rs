@@ -1,0 +1,125 @@
+//! Affinity: the sources of keys, in the order in which they are asked.
+
+use http::HeaderName;
+
+use crate::config::mistakes::quoted;
+use crate::config::reader::{Fields, Item};
+use crate::config::suggest;
+use crate::config::{AffinitySource, TrustedProxies};
+
+/// The sources of one upstream, or the default ones.
+pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> Vec<AffinitySource> {
+    let Some(item) = upstream.optional("affinity") else {
+        return AffinitySource::defaults();
+    };
+    let right = "write a list such as [forwarded_for, client_ip]";
+    let mut sources = Vec::new();
+    for item in item.list(right).unwrap_or_default() {
+        let Some(source) = source(&item) else {
+            continue;
+        };
+        if sources.contains(&source) {
+            item.complain("this source stands here already; remove one");
+        } else if sources.contains(&AffinitySource::ClientIp) {
+            item.complain("never asked, because client_ip always gives a key; move it before");
+        } else if source == AffinitySource::ForwardedFor && trusted_proxies.0.is_empty() {
+            item.complain("never gives a key, because trusted_proxies is empty; remove it");
+        }
+        sources.push(source);
+    }
+    sources
+}
+
+fn source(item: &Item<'_>) -> Option<AffinitySource> {
+    if !item.is_mapping() {
+        return match item.text(SOURCES)? {
+            "forwarded_for" => Some(AffinitySource::ForwardedFor),
+            "client_ip" => Some(AffinitySource::ClientIp),
+            other => {
+                item.complain(no_source(other));
+                None
+            }
+        };
+    }
+    let entries = item.entries(SOURCES)?;
+    let [(kind, value)] = entries.as_slice() else {
+        item.complain("this item has several keys; write one source per item");
+        return None;
+    };
+    named_source(kind, value)
+}
+
+fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
+    let name = |right: &str| value.text(right);
+    match kind {
+        "cookie" => {
+            let name = name("write the name of a cookie, such as sid")?;
+            value.kept(cookie(name)).map(AffinitySource::Cookie)
+        }
+        "header" => {
+            let name = name("write the name of a header, such as X-User-Id")?;
+            value.kept(header(name)).map(AffinitySource::Header)
+        }
+        "query" => {
+            let name = name("write the name of a query parameter, such as room")?;
+            value.kept(query(name)).map(AffinitySource::Query)
+        }
+        "forwarded_for" | "client_ip" => {
+            value.complain(format!("takes no value in this version; write only {kind}"));
+            None
+        }
+        other => {
+            value.complain(no_source(other));
+            None
+        }
+    }
+}
+
+fn no_source(word: &str) -> String {
+    match word {
+        "cookie" | "header" | "query" => {
+            format!("{word} needs a name; write it as {{ {word}: NAME }}")
+        }
+        "engine_io" | "sticky_cookie" | "session" => {
+            format!("{word} is not supported in this version; remove it")
+        }
+        "ip_hash" => "ip_hash is called client_ip here; write client_ip".to_owned(),
+        _ => {
+            let known = ["forwarded_for", "client_ip", "cookie", "header", "query"];
+            let shown = quoted(word);
+            match suggest::nearest(word, known) {
+                Some(nearest) => format!("{shown} is no source; did you mean {nearest}?"),
+                None => format!("{shown} is no source; {SOURCES}"),
+            }
+        }
+    }
+}
+
+const SOURCES: &str = "write forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }";
+
+fn header(text: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| format!("{} is no name of a header; write one such as X-User-Id", quoted(text)))
+}
+
+/// A cookie's name is made of the same characters as a header's, but keeps its case (RFC 6265).
+fn cookie(text: &str) -> Result<String, String> {
+    match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("{} is no name of a cookie; write one such as sid", quoted(text))),
+    }
+}
+
+fn query(text: &str) -> Result<String, String> {
+    let is_no_name = |character: char| "?&=#".contains(character) || character.is_whitespace();
+    let too_long = text.len() > QUERY_NAME_LEN_MAX;
+    if text.is_empty() || too_long || text.contains(is_no_name) || text.contains(char::is_control) {
+        return Err(format!(
+            "{} is no name of a query parameter; write one such as room, without ? & = #",
+            quoted(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+const QUERY_NAME_LEN_MAX: usize = 256;

@@ -1,0 +1,102 @@
+//! The sockets that we open: for clients, and for whoever watches over us.
+
+use std::net::SocketAddr;
+
+use super::address::{self, covers};
+use crate::config::mistakes::quoted;
+use crate::config::reader::{Fields, Item};
+use crate::config::{Admin, Listener};
+
+/// Each listener with the item that gave its address.
+pub(super) fn listeners<'a>(root: &mut Fields<'a>) -> Vec<(Item<'a>, Listener)> {
+    let right = "write a list of at least one, such as [{ bind: \"0.0.0.0:8080\" }]";
+    let items = root.required("listeners", right).and_then(|item| item.list(right));
+    let mut listeners = Vec::new();
+    for item in items.unwrap_or_default() {
+        let right = "write a mapping such as { bind: \"0.0.0.0:8080\" }";
+        let Some(mut fields) = item.fields(right) else {
+            continue;
+        };
+        let right = "write IP and port, such as \"0.0.0.0:8080\"";
+        if let Some(item) = fields.required("bind", right)
+            && let Some(bind) = item.parse(right, |text| address::bind(text, "0.0.0.0:8080"))
+        {
+            complain_of_overlap(&item, bind, &listeners);
+            listeners.push((item, Listener { bind }));
+        }
+        fields.finish(&["proxy_protocol", "h2c", "tls"]);
+    }
+    listeners
+}
+
+fn complain_of_overlap(item: &Item<'_>, bind: SocketAddr, earlier: &[(Item<'_>, Listener)]) {
+    let overlaps = |(_, it): &&(Item<'_>, Listener)| covers(it.bind, bind) || covers(bind, it.bind);
+    if let Some((other_item, other)) = earlier.iter().find(overlaps) {
+        let (path, other) = (other_item.path(), other.bind);
+        item.complain(if other == bind {
+            format!("\"{bind}\" is already {path}; remove one")
+        } else {
+            format!("\"{bind}\" overlaps with {path}, \"{other}\"; remove one")
+        });
+    }
+}
+
+/// Where metrics and health are served: the default address, another one, or nowhere.
+pub(super) fn admin(root: &mut Fields<'_>, listeners: &[(Item<'_>, Listener)]) -> Option<Admin> {
+    let mut admin = Admin::default();
+    let Some(item) = root.optional("admin") else {
+        complain_of_clash(None, admin.bind, listeners);
+        return Some(admin);
+    };
+    if item.is_off() {
+        return None;
+    }
+    let mut fields = item.fields("write { bind: \"127.0.0.1:9900\" } or off")?;
+    let bind = fields.optional("bind");
+    fields.finish(&["token_file"]);
+    if let Some(item) = &bind {
+        admin.bind = item.parse("write IP and port, such as \"127.0.0.1:9900\"", admin_bind)?;
+    }
+    complain_of_clash(bind.as_ref(), admin.bind, listeners);
+    Some(admin)
+}
+
+fn admin_bind(text: &str) -> Result<SocketAddr, String> {
+    let bind = address::bind(text, "127.0.0.1:9900")?;
+    if bind.ip().is_loopback() {
+        return Ok(bind);
+    }
+    let loopback = if bind.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+    Err(format!(
+        "{} can be reached from other machines, and nothing protects it yet; write \"{loopback}:{}\"",
+        quoted(text),
+        bind.port()
+    ))
+}
+
+/// `item` is where the file says `admin`; without it, the default is in a listener's way.
+fn complain_of_clash(item: Option<&Item<'_>>, admin: SocketAddr, listeners: &[(Item<'_>, Listener)]) {
+    let clashes = |(_, it): &&(Item<'_>, Listener)| takes(it.bind, admin);
+    let Some((listener_item, listener)) = listeners.iter().find(clashes) else {
+        return;
+    };
+    match item {
+        Some(item) => item.complain(format!(
+            "\"{admin}\" is taken by {}, \"{}\"; choose another port",
+            listener_item.path(),
+            listener.bind
+        )),
+        None => listener_item.complain(format!(
+            "\"{}\" takes the default of admin.bind, \"{admin}\"; \
+             choose another port, or set admin.bind",
+            listener.bind
+        )),
+    }
+}
+
+/// Whether a listener takes what comes in for `admin`; the wildcard of IPv6 takes IPv4 as well.
+fn takes(listener: SocketAddr, admin: SocketAddr) -> bool {
+    let is_any = listener.is_ipv6() && listener.ip().is_unspecified();
+    let same_port = listener.port() == admin.port() && admin.port() != 0;
+    covers(listener, admin) || (is_any && same_port)
+}

@@ -1,0 +1,153 @@
+//! Values to [`Config`]: what each key means, what it may be, and what must fit together.
+
+mod address;
+mod affinity;
+mod listeners;
+mod routes;
+mod upstreams;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::mistakes::quoted;
+use super::reader::{Fields, Item};
+use super::{AccessLog, Config, Limits, LogFormat, LogPath, Shutdown, TrustedProxies, suggest};
+
+/// Reads the whole file. What it returns is only good if no complaint was noted.
+pub(super) fn config(root: &Item<'_>) -> Option<Config> {
+    let right = "write a mapping with at least listeners, routes and upstreams";
+    let mut fields = root.fields(right)?;
+    let listeners = listeners::listeners(&mut fields);
+    let trusted_proxies =
+        fields.optional("trusted_proxies").map_or_else(TrustedProxies::private, |item| address::trusted_proxies(&item));
+    let right = "write a mapping of at least one, such as { chat: { servers: [\"10.0.0.1:3000\"] } }";
+    let upstreams = fields.required("upstreams", right).and_then(|item| item.entries(right));
+    let config = Config {
+        routes: routes::routes(&mut fields, upstreams.as_deref()),
+        upstreams: upstreams
+            .unwrap_or_default()
+            .iter()
+            .map(|(name, item)| upstreams::upstream(name, item, &listeners, &trusted_proxies))
+            .collect(),
+        admin: listeners::admin(&mut fields, &listeners),
+        listeners: listeners.into_iter().map(|(_, it)| it).collect(),
+        trusted_proxies,
+        limits: limits(&mut fields),
+        access_log: access_log(&mut fields),
+        shutdown: shutdown(&mut fields),
+        threads: threads(&mut fields),
+    };
+    fields.finish(&["client_ip", "session_store", "affinity_secret_file"]);
+    Some(config)
+}
+
+fn limits(root: &mut Fields<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let item = root.optional("limits");
+    let right = "write a mapping such as { head_bytes: 32KiB, headers: 100 }";
+    let Some(mut fields) = item.and_then(|item| item.fields(right)) else {
+        return limits;
+    };
+    if let Some(item) = fields.optional("head_bytes")
+        && let Some(bytes) = item.size(1 << 10..=256 << 10)
+    {
+        limits.head_bytes = bytes;
+    }
+    if let Some(item) = fields.optional("headers")
+        && let Some(number) = item.number(1..=256, "write a number from 1 to 256")
+    {
+        limits.headers = number;
+    }
+    fields.finish(&["max_connections", "per_client"]);
+    limits
+}
+
+fn access_log(root: &mut Fields<'_>) -> AccessLog {
+    let mut log = AccessLog::default();
+    let Some(item) = root.optional("access_log") else {
+        return log;
+    };
+    if item.is_off() {
+        log.format = LogFormat::Off;
+        return log;
+    }
+    let right = "write a mapping such as { path: stdout, format: json }, or off";
+    let Some(mut fields) = item.fields(right) else {
+        return log;
+    };
+    if let Some(item) = fields.optional("path") {
+        let right = "write stdout, stderr or an absolute path";
+        let path = item.text(right).map(log_path);
+        log.path = path.and_then(|it| item.kept(it)).unwrap_or(log.path);
+    }
+    if let Some(item) = fields.optional("format") {
+        log.format = log_format(&item).unwrap_or(log.format);
+    }
+    fields.finish(&[]);
+    log
+}
+
+fn log_path(text: &str) -> Result<LogPath, String> {
+    let shown = quoted(text);
+    match text {
+        "stdout" => Ok(LogPath::Stdout),
+        "stderr" => Ok(LogPath::Stderr),
+        _ if !text.starts_with('/') => {
+            Err(format!("{shown} is not an absolute path; write stdout, stderr or a path that begins with /"))
+        }
+        _ if text.ends_with('/') => Err(format!("{shown} is a directory; write the path of a file in it")),
+        _ if text.contains('\0') => Err(format!("{shown} has a NUL byte; write a path without one")),
+        _ => Ok(LogPath::File(PathBuf::from(text))),
+    }
+}
+
+fn log_format(item: &Item<'_>) -> Option<LogFormat> {
+    if item.is_off() {
+        return Some(LogFormat::Off);
+    }
+    let right = "write json, combined or off";
+    match item.text(right)? {
+        "json" => Some(LogFormat::Json),
+        "combined" => Some(LogFormat::Combined),
+        other => {
+            let shown = quoted(other);
+            item.complain(match suggest::nearest(other, ["json", "combined", "off"]) {
+                Some(nearest) => format!("{shown} is no format; did you mean {nearest}?"),
+                None => format!("{shown} is no format; {right}"),
+            });
+            None
+        }
+    }
+}
+
+fn shutdown(root: &mut Fields<'_>) -> Shutdown {
+    let mut shutdown = Shutdown::default();
+    let item = root.optional("shutdown");
+    let right = "write a mapping such as { grace: 30s }";
+    let Some(mut fields) = item.and_then(|item| item.fields(right)) else {
+        return shutdown;
+    };
+    if let Some(item) = fields.optional("grace")
+        && let Some(grace) = item.duration(Duration::ZERO..=DAY)
+    {
+        shutdown.grace = grace;
+    }
+    fields.finish(&["spread"]);
+    shutdown
+}
+
+fn threads(root: &mut Fields<'_>) -> NonZeroUsize {
+    let auto = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    match root.optional("threads") {
+        None => auto(),
+        Some(item) if item.as_text() == Some("auto") => auto(),
+        Some(item) => item
+            .number(1..=256, "write auto or a number from 1 to 256")
+            .and_then(NonZeroUsize::new)
+            .unwrap_or(NonZeroUsize::MIN),
+    }
+}
+
+/// The longest time that is still a time-out and not a typing error.
+const DAY: Duration = Duration::from_secs(86_400);

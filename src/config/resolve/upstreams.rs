@@ -1,0 +1,200 @@
+//! Upstreams: their servers, time-outs and event streams.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::address::{self, covers};
+use super::{DAY, affinity};
+use crate::config::mistakes::quoted;
+use crate::config::reader::{Fields, Item};
+use crate::config::{Listener, Server, Sse, Timeouts, TrustedProxies, Upstream};
+
+pub(super) fn upstream(
+    name: &str,
+    item: &Item<'_>,
+    listeners: &[(Item<'_>, Listener)],
+    trusted_proxies: &TrustedProxies,
+) -> Upstream {
+    item.kept(checked_name(name));
+    let mut upstream = Upstream {
+        name: name.to_owned(),
+        servers: Vec::new(),
+        affinity: Vec::new(),
+        timeouts: Timeouts::default(),
+        sse: Sse::default(),
+    };
+    if let Some(mut fields) = item.fields("write a mapping such as { servers: [\"10.0.0.1:3000\"] }") {
+        upstream.servers = servers(&mut fields, listeners);
+        upstream.affinity = affinity::affinity(&mut fields, trusted_proxies);
+        upstream.timeouts = timeouts(&mut fields);
+        upstream.sse = sse(&mut fields);
+        fields.finish(PLANNED);
+    }
+    upstream
+}
+
+const PLANNED: &[&str] = &[
+    "balance",
+    "websocket",
+    "health_check",
+    "max_fails",
+    "fail_timeout",
+    "slow_start",
+    "drain",
+    "rebalance",
+    "tls",
+    "limits",
+];
+
+/// Names are labels of metrics and fields of logs.
+fn checked_name(text: &str) -> Result<&str, String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text);
+    }
+    Err(format!("{} is not a name; write 1 to 64 of A-Z a-z 0-9 . _ -", quoted(text)))
+}
+
+fn servers(upstream: &mut Fields<'_>, listeners: &[(Item<'_>, Listener)]) -> Vec<Server> {
+    let right = "write a list of at least one, such as [\"10.0.0.1:3000\"]";
+    let items = upstream.required("servers", right).and_then(|item| item.list(right));
+    let mut servers: Vec<(Item<'_>, Server)> = Vec::new();
+    for item in items.unwrap_or_default() {
+        let Some(server) = server(&item) else {
+            continue;
+        };
+        complain_of_twin(&item, &server, &servers);
+        complain_of_loop(&item, server.address, listeners);
+        servers.push((item, server));
+    }
+    servers.into_iter().map(|(_, server)| server).collect()
+}
+
+/// A server is an address, or a mapping that has one.
+fn server(item: &Item<'_>) -> Option<Server> {
+    let right = "write \"10.0.0.1:3000\" or { address: \"10.0.0.1:3000\", name: a, weight: 1 }";
+    if !item.is_mapping() {
+        let address = item.parse(right, address::server)?;
+        return Some(Server { name: address.to_string(), address, weight: 1 });
+    }
+    let mut fields = item.fields(right)?;
+    let right = "write IP and port, such as \"10.0.0.1:3000\"";
+    let is_planned = fields.has("dns") || fields.has("srv");
+    let address = match is_planned {
+        true => fields.optional("address"),
+        false => fields.required("address", right),
+    };
+    let address = address.and_then(|item| item.parse(right, address::server));
+    let name = fields.optional("name").map(|item| {
+        let text = item.text("write a name in quotes, such as \"a\"");
+        text.and_then(|text| item.kept(checked_name(text)))
+    });
+    let weight = fields.optional("weight").and_then(|item| item.number(1..=256, "write a number from 1 to 256"));
+    fields.finish(&["state", "dns", "refresh", "srv"]);
+    let address = address?;
+    Some(Server {
+        name: match name {
+            Some(name) => name?.to_owned(),
+            None => address.to_string(),
+        },
+        address,
+        weight: weight.unwrap_or(1),
+    })
+}
+
+fn complain_of_twin(item: &Item<'_>, server: &Server, earlier: &[(Item<'_>, Server)]) {
+    for (twin_item, twin) in earlier {
+        let path = twin_item.path();
+        if twin.address == server.address {
+            return item.complain(format!(
+                "\"{}\" is already {path}; list it once, with a weight for a larger share",
+                server.address
+            ));
+        }
+        if twin.name == server.name {
+            return item.complain(format!("{} is already the name of {path}; choose another", quoted(&server.name)));
+        }
+    }
+}
+
+/// A server that is one of our own listeners would be asked again and again.
+fn complain_of_loop(item: &Item<'_>, server: SocketAddr, listeners: &[(Item<'_>, Listener)]) {
+    let is_us = |(_, it): &&(Item<'_>, Listener)| {
+        let bind = it.bind;
+        let is_here = server.ip().is_loopback() || bind.ip() == server.ip();
+        is_here && covers(bind, server)
+    };
+    if let Some((listener, _)) = listeners.iter().find(is_us) {
+        item.complain(format!(
+            "\"{server}\" is {}, so requests would go round in circles; \
+             write the server's own address",
+            listener.path()
+        ));
+    }
+}
+
+fn timeouts(upstream: &mut Fields<'_>) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    let item = upstream.optional("timeouts");
+    let right = "write a mapping such as { connect: 2s, idle: 1h }";
+    let Some(mut fields) = item.and_then(|item| item.fields(right)) else {
+        return timeouts;
+    };
+    for (key, timeout, most) in [
+        ("connect", &mut timeouts.connect, DAY),
+        ("request_head", &mut timeouts.request_head, DAY),
+        ("response_head", &mut timeouts.response_head, DAY),
+        ("body", &mut timeouts.body, DAY),
+        ("send", &mut timeouts.send, DAY),
+        ("idle", &mut timeouts.idle, 30 * DAY),
+        ("keepalive", &mut timeouts.keepalive, 30 * DAY),
+    ] {
+        if let Some(item) = fields.optional(key)
+            && let Some(duration) = item.duration(LEAST..=most)
+        {
+            *timeout = duration;
+        }
+    }
+    fields.finish(&[]);
+    timeouts
+}
+
+/// No time at all is not a time-out.
+const LEAST: Duration = Duration::from_millis(1);
+
+fn sse(upstream: &mut Fields<'_>) -> Sse {
+    let mut sse = Sse::default();
+    let item = upstream.optional("sse");
+    let right = "write a mapping such as { keepalive: 15s }";
+    let Some(mut fields) = item.and_then(|item| item.fields(right)) else {
+        return sse;
+    };
+    if let Some(item) = fields.optional("keepalive") {
+        sse.keepalive = match item.is_off() {
+            true => None,
+            false => item.duration(LEAST..=DAY),
+        };
+    }
+    if let Some(item) = fields.optional("comment") {
+        let text = item.text("write text such as keepalive");
+        if let Some(text) = text.and_then(|text| item.kept(comment(text))) {
+            text.clone_into(&mut sse.comment);
+        }
+    }
+    fields.finish(&["retry", "resume"]);
+    sse
+}
+
+fn comment(text: &str) -> Result<&str, String> {
+    if text.contains(['\r', '\n']) {
+        let shown = quoted(text);
+        return Err(format!("{shown} has a line break, which would end the comment; write one line"));
+    }
+    if text.len() > COMMENT_BYTES_MAX {
+        let bytes = text.len();
+        return Err(format!("this comment has {bytes} bytes; write at most {COMMENT_BYTES_MAX}"));
+    }
+    Ok(text)
+}
+
+const COMMENT_BYTES_MAX: usize = 256;

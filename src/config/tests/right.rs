@@ -1,0 +1,317 @@
+//! Right files, and what they mean.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::{config, examples};
+use crate::config::{
+    AccessLog, Admin, AffinitySource, Config, HostPattern, Limits, LoadError, LogFormat, LogPath, Route, Server,
+    Shutdown, Sse, Timeouts, TrustedProxies, load,
+};
+
+const SMALLEST: &str = "\
+listeners: [{ bind: \"0.0.0.0:8080\" }]
+upstreams:
+  chat: { servers: [\"10.0.20.11:3000\", \"10.0.20.12:3000\"] }
+routes: [{ upstream: chat }]
+";
+
+fn smallest_and(more: &str) -> Config {
+    config(&format!("{SMALLEST}{more}\n"))
+}
+
+fn server(address: &str) -> Server {
+    Server { name: address.to_owned(), address: address.parse().unwrap(), weight: 1 }
+}
+
+#[test]
+fn the_smallest_file_gets_the_documented_defaults() {
+    let config = config(SMALLEST);
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
+    assert_eq!(config.trusted_proxies, TrustedProxies::private());
+    assert_eq!(config.routes, [Route { host: HostPattern::Any, path: "/".to_owned(), upstream: 0 }]);
+    let [chat] = config.upstreams.as_slice() else {
+        panic!("{:?}", config.upstreams);
+    };
+    assert_eq!(chat.name, "chat");
+    assert_eq!(chat.servers, ["10.0.20.11:3000", "10.0.20.12:3000"].map(server));
+    assert_eq!(chat.affinity, [AffinitySource::ForwardedFor, AffinitySource::ClientIp]);
+    assert_eq!(chat.timeouts, Timeouts::default());
+    assert_eq!(chat.sse, Sse::default());
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.admin, Some(Admin::default()));
+    assert_eq!(config.access_log, AccessLog::default());
+    assert_eq!(config.shutdown, Shutdown::default());
+    assert_eq!(config.threads, std::thread::available_parallelism().unwrap());
+}
+
+#[test]
+fn the_defaults_in_the_commented_file_are_the_defaults() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/steadfast.yaml");
+    let config = load(path.as_ref()).unwrap();
+    assert_eq!(config.trusted_proxies, TrustedProxies::private());
+    assert_eq!(config.upstreams[0].timeouts, Timeouts::default());
+    assert_eq!(config.upstreams[0].sse, Sse::default());
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.admin, Some(Admin::default()));
+    assert_eq!(config.access_log, AccessLog::default());
+    assert_eq!(config.shutdown, Shutdown::default());
+    assert_eq!(config.threads, std::thread::available_parallelism().unwrap());
+}
+
+#[test]
+fn every_example_is_right() {
+    let examples = examples();
+    assert!(examples.len() >= 6, "{examples:?}");
+    for path in examples {
+        if let Err(error) = load(&path) {
+            panic!("{error}");
+        }
+    }
+}
+
+#[test]
+fn hosts_are_compared_in_lower_case() {
+    #[track_caller]
+    fn check(written: &str, expected: &HostPattern) {
+        let config = config(&format!(
+            "{{listeners: [{{bind: '[::]:1'}}], upstreams: {{a: {{servers: ['10.0.0.1:1']}}}}, \
+             routes: [{{upstream: a, host: {written:?}}}]}}"
+        ));
+        assert_eq!(config.routes[0].host, *expected, "host: {written:?}");
+    }
+
+    let exact = |host: &str| HostPattern::Exact(host.to_owned());
+    check("Chat.Example.COM", &exact("chat.example.com"));
+    check("localhost", &exact("localhost"));
+    check("my_service.internal", &exact("my_service.internal"));
+    check("10.0.0.1", &exact("10.0.0.1"));
+    check("[2001:DB8::1]", &exact("[2001:db8::1]"));
+    check("*.Example.com", &HostPattern::Suffix(".example.com".to_owned()));
+}
+
+#[test]
+fn routes_lead_to_upstreams_in_the_order_of_the_file() {
+    let config = config(
+        "
+listeners: [{ bind: \"127.0.0.1:0\" }, { bind: \"127.0.0.1:0\" }]
+routes:
+  - { path: /z, upstream: zebra }
+  - { path: /a, upstream: ant }
+  - { upstream: zebra }
+upstreams:
+  zebra: { servers: [\"10.0.0.1:1\"] }
+  ant: { servers: [\"10.0.0.1:1\"] }
+",
+    );
+    let upstreams: Vec<_> = config.upstreams.iter().map(|it| it.name.as_str()).collect();
+    let routes: Vec<_> = config.routes.iter().map(|it| it.upstream).collect();
+    assert_eq!(upstreams, ["zebra", "ant"]);
+    assert_eq!(routes, [0, 1, 0]);
+}
+
+#[test]
+fn an_upstream_is_read_in_full() {
+    let config = config(
+        "
+listeners: [{ bind: \"[::]:8080\" }]
+routes: [{ upstream: chat.v2 }]
+upstreams:
+  chat.v2:
+    servers:
+      - 10.0.0.1:3000
+      - { address: \"[2001:db8::1]:3000\", name: six, weight: 256 }
+      - { address: \"10.0.0.2:3000\" }
+    affinity:
+      - cookie: SID
+      - header: X-User-Id
+      - query: room
+      - cookie: sid
+    timeouts:
+      connect: 250ms
+      request_head: 1s
+      response_head: 24h
+      body: 2m
+      send: 1d
+      idle: 30d
+      keepalive: 1ms
+    sse: { keepalive: off, comment: \"\" }
+",
+    );
+    let chat = &config.upstreams[0];
+    let six = Server { name: "six".to_owned(), weight: 256, ..server("[2001:db8::1]:3000") };
+    let servers = [server("10.0.0.1:3000"), six, server("10.0.0.2:3000")];
+    assert_eq!(chat.servers, servers);
+    assert_eq!(
+        chat.affinity,
+        [
+            AffinitySource::Cookie("SID".to_owned()),
+            AffinitySource::Header("x-user-id".parse().unwrap()),
+            AffinitySource::Query("room".to_owned()),
+            AffinitySource::Cookie("sid".to_owned()),
+        ]
+    );
+    let day = Duration::from_secs(86_400);
+    assert_eq!(
+        chat.timeouts,
+        Timeouts {
+            connect: Duration::from_millis(250),
+            request_head: Duration::from_secs(1),
+            response_head: day,
+            body: Duration::from_secs(120),
+            send: day,
+            idle: 30 * day,
+            keepalive: Duration::from_millis(1),
+        }
+    );
+    assert_eq!(chat.sse.keepalive, None);
+    assert_eq!(chat.sse.comment, "");
+}
+
+#[test]
+fn off_is_off_however_yaml_spells_it() {
+    for off in ["off", "\"off\"", "false"] {
+        let config = smallest_and(&format!("admin: {off}\naccess_log: {off}"));
+        assert_eq!(config.admin, None, "off: {off}");
+        assert_eq!(config.access_log.format, LogFormat::Off, "off: {off}");
+
+        let config = smallest_and(&format!("access_log: {{ format: {off} }}"));
+        assert_eq!(config.access_log.format, LogFormat::Off, "off: {off}");
+    }
+}
+
+#[test]
+fn the_rest_of_the_file_is_read() {
+    let config = smallest_and(
+        "limits: { head_bytes: 4096B, headers: 256 }
+admin: { bind: \"[::1]:0\" }
+access_log: { path: /var/log/steadfast.log, format: combined }
+shutdown: { grace: 0s }
+threads: 3",
+    );
+    assert_eq!(config.limits.head_bytes, 4096);
+    assert_eq!(config.limits.headers, 256);
+    assert_eq!(config.admin.unwrap().bind, "[::1]:0".parse().unwrap());
+    assert_eq!(config.access_log.path, LogPath::File("/var/log/steadfast.log".into()));
+    assert_eq!(config.access_log.format, LogFormat::Combined);
+    assert_eq!(config.shutdown.grace, Duration::ZERO);
+    assert_eq!(config.threads, NonZeroUsize::new(3).unwrap());
+}
+
+#[test]
+fn private_hops_are_trusted_and_others_are_not() {
+    #[track_caller]
+    fn check(trusted: &str, hop: &str, expected: bool) {
+        let config = smallest_and(&format!("trusted_proxies: {trusted}"));
+        let hop: IpAddr = hop.parse().unwrap();
+        assert_eq!(config.trusted_proxies.contains(hop), expected, "{hop}");
+    }
+
+    for hop in [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "169.254.1.1",
+        "::1",
+        "fd00::1",
+        "fe80::1",
+        "::ffff:10.0.0.1",
+    ] {
+        check("[private]", hop, true);
+        check("[]", hop, false);
+    }
+    for hop in ["8.8.8.8", "172.32.0.1", "192.169.0.1", "::2", "2001:db8::1"] {
+        check("[private]", hop, false);
+        check("[0.0.0.0/0, \"::/0\"]", hop, true);
+    }
+    check("[203.0.113.7]", "203.0.113.7", true);
+    check("[203.0.113.7]", "203.0.113.8", false);
+    check("[private, 203.0.113.0/24]", "203.0.113.8", true);
+    check("[private, 203.0.113.0/24]", "10.0.0.1", true);
+}
+
+#[test]
+fn anchors_and_aliases_are_followed() {
+    let config = config(
+        "
+listeners: [{ bind: \"0.0.0.0:8080\" }]
+routes: [{ path: /a, upstream: a }, { upstream: b }]
+upstreams:
+  a: { servers: [\"10.0.0.1:1\"], timeouts: &slow { idle: 5h } }
+  b: { servers: [\"10.0.0.2:1\"], timeouts: *slow }
+",
+    );
+    let idle = config.upstreams[1].timeouts.idle;
+    assert_eq!(idle, Duration::from_secs(5 * 3600));
+}
+
+#[test]
+fn a_byte_order_mark_and_foreign_line_ends_are_no_mistakes() {
+    config(&format!("\u{feff}{SMALLEST}"));
+    config(&SMALLEST.replace('\n', "\r\n"));
+    config(&format!("---\n{SMALLEST}...\n"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("absent.yaml");
+    let error = load(&path).unwrap_err();
+    assert!(matches!(error, LoadError::Unreadable { .. }));
+    assert_eq!(error.to_string(), format!("cannot read {}: No such file or directory (os error 2)", path.display()));
+}
+
+#[test]
+fn a_file_that_is_no_text_is_told_where() {
+    #[track_caller]
+    fn check(content: &[u8], expected: &str) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        let error = load(file.path()).unwrap_err();
+        assert!(matches!(error, LoadError::Mistakes(_)));
+        assert_eq!(error.to_string(), format!("{}:{expected}", file.path().display()));
+    }
+
+    check(b"a: 1\nb: \xff\n", "2: not UTF-8; save the file in that encoding");
+    check(&b"#".repeat((1 << 20) + 1), "1: the file is larger than 1 MiB; that is no configuration");
+    check(b"# \n", "1: the file is empty; it needs at least listeners, routes and upstreams");
+}
+
+/// The blocks of the reference that show YAML, under the sections of the file they belong to.
+#[test]
+fn the_examples_in_the_reference_are_right() {
+    let reference = include_str!("../../../conf/README.md");
+    let upstreams = "upstreams:
+  chat: { servers: [\"10.0.0.1:3000\"] }
+  tenants: { servers: [\"10.0.0.1:3000\"] }
+  pages: { servers: [\"10.0.0.1:3000\"] }
+";
+    let blocks = reference.split("```yaml\n").skip(1);
+    let blocks: Vec<_> = blocks.map(|it| it.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 12, "{blocks:#?}");
+    for block in blocks {
+        let key = block.split(':').next().unwrap();
+        let listeners = "listeners: [{ bind: \"0.0.0.0:8080\" }]\n";
+        match key {
+            "listeners" => config(&format!("{block}{}", &SMALLEST[listeners.len()..])),
+            "routes" => config(&format!("{listeners}{upstreams}{block}")),
+            "servers" | "affinity" | "timeouts" | "sse" => {
+                let servers = match key {
+                    "servers" => "",
+                    _ => "    servers: [\"10.0.0.1:3000\"]\n",
+                };
+                let block = block.replace('\n', "\n    ");
+                config(&format!(
+                    "{listeners}routes: [{{ upstream: chat }}]\n\
+                     upstreams:\n  chat:\n{servers}    {block}"
+                ))
+            }
+            _ => smallest_and(block),
+        };
+    }
+}

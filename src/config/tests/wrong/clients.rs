@@ -1,0 +1,131 @@
+//! Listeners, the hops in front of them, and the admin address.
+
+use super::{complaint, with};
+
+#[test]
+fn a_listener_needs_an_address() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("listeners", value));
+        assert_eq!(complaint, format!("1: listeners{expected}"), "listeners: {value}");
+    }
+
+    check("null", r#": there is no value; write a list of at least one, such as [{ bind: "0.0.0.0:8080" }]"#);
+    check("[]", r#": this list is empty; write a list of at least one, such as [{ bind: "0.0.0.0:8080" }]"#);
+    check(
+        r#""0.0.0.0:8080""#,
+        r#": "0.0.0.0:8080" is text; write a list of at least one, such as [{ bind: "0.0.0.0:8080" }]"#,
+    );
+    check(
+        r#"{ bind: "0.0.0.0:8080" }"#,
+        r#": this is a mapping; write a list of at least one, such as [{ bind: "0.0.0.0:8080" }]"#,
+    );
+    check(r#"["0.0.0.0:8080"]"#, r#"[0]: "0.0.0.0:8080" is text; write a mapping such as { bind: "0.0.0.0:8080" }"#);
+    check("[{}]", r#"[0].bind: missing; write IP and port, such as "0.0.0.0:8080""#);
+    check("[{ bind: }]", r#"[0].bind: there is no value; write IP and port, such as "0.0.0.0:8080""#);
+    check("[{ bind: 8080 }]", r#"[0].bind: "8080" is only a port; write it as "0.0.0.0:8080""#);
+    check(r#"[{ bind: ":8080" }]"#, r#"[0].bind: ":8080" has no address; write it as "0.0.0.0:8080""#);
+    check(r#"[{ bind: "*:8080" }]"#, r#"[0].bind: "*:8080" has no address; write it as "0.0.0.0:8080""#);
+    check(r#"[{ bind: "10.0.0.1" }]"#, r#"[0].bind: "10.0.0.1" has no port; write it as "10.0.0.1:8080""#);
+    check(r#"[{ bind: "::1" }]"#, r#"[0].bind: "::1" has no port; write it as "[::1]:8080""#);
+    check(r#"[{ bind: "[::1]" }]"#, r#"[0].bind: "[::1]" has no port; write it as "[::1]:8080""#);
+    check(
+        r#"[{ bind: "localhost:8080" }]"#,
+        r#"[0].bind: "localhost:8080" is a host name, and host names are not resolved; write IP and port, such as "0.0.0.0:8080""#,
+    );
+    check(
+        r#"[{ bind: "http://10.0.0.1:80" }]"#,
+        r#"[0].bind: "http://10.0.0.1:80" has a scheme; write only IP and port, such as "0.0.0.0:8080""#,
+    );
+    check(
+        r#"[{ bind: "10.0.0.1:99999" }]"#,
+        r#"[0].bind: "10.0.0.1:99999" has the port "99999"; write a number up to 65535"#,
+    );
+    check(
+        r#"[{ bind: "10.0.0.1:http" }]"#,
+        r#"[0].bind: "10.0.0.1:http" has the port "http"; write a number up to 65535"#,
+    );
+    check(
+        r#"[{ bind: "unix:/run/s.sock" }]"#,
+        r#"[0].bind: "unix:/run/s.sock" is a Unix socket; only TCP is supported, such as "0.0.0.0:8080""#,
+    );
+    check(
+        r#"[{ bind: "10.0.0.256:80" }]"#,
+        r#"[0].bind: "10.0.0.256:80" is no address; write IP and port, such as "0.0.0.0:8080""#,
+    );
+    check(r#"[{ bind: ["10.0.0.1:80"] }]"#, r#"[0].bind: this is a list; write IP and port, such as "0.0.0.0:8080""#);
+    check(
+        r#"[{ bind: !ip "10.0.0.1:80" }]"#,
+        r#"[0].bind: the tag "!ip" means nothing here; write IP and port, such as "0.0.0.0:8080""#,
+    );
+    check(r#"[{ bnd: "0.0.0.0:8080" }]"#, r#"[0].bnd: unknown key; did you mean "bind"? (known here: bind)"#);
+    check(r#"[{ bind: "0.0.0.0:8080", tls: {} }]"#, "[0].tls: not supported in this version; remove it");
+    check(
+        r#"[{ bind: "0.0.0.0:8080", proxy_protocol: off }]"#,
+        "[0].proxy_protocol: not supported in this version; remove it",
+    );
+    check(
+        r#"[{ bind: "0.0.0.0:80" }, { bind: "0.0.0.0:80" }]"#,
+        r#"[1].bind: "0.0.0.0:80" is already listeners[0].bind; remove one"#,
+    );
+    check(
+        r#"[{ bind: "0.0.0.0:80" }, { bind: "10.0.0.1:80" }]"#,
+        r#"[1].bind: "10.0.0.1:80" overlaps with listeners[0].bind, "0.0.0.0:80"; remove one"#,
+    );
+    check(
+        r#"[{ bind: "[::]:9900" }]"#,
+        r#"[0].bind: "[::]:9900" takes the default of admin.bind, "127.0.0.1:9900"; choose another port, or set admin.bind"#,
+    );
+}
+
+#[test]
+fn networks_are_written_in_full() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("trusted_proxies", value));
+        assert_eq!(complaint, format!("4: trusted_proxies{expected}"), "trusted_proxies: {value}");
+    }
+
+    check("private", r#": "private" is text; write a list such as [private, 203.0.113.0/24], or [] to trust nobody"#);
+    check("[privat]", r#"[0]: "privat" is no network; write private, a network such as "10.0.0.0/8", or an IP"#);
+    check("[10.0.0.5/8]", r#"[0]: "10.0.0.5/8" has bits set behind its prefix; write it as "10.0.0.0/8""#);
+    check(
+        "[10.0.0.0/33]",
+        r#"[0]: "10.0.0.0/33" is no network; write private, a network such as "10.0.0.0/8", or an IP"#,
+    );
+    check(
+        r#"["::ffff:10.0.0.0/104"]"#,
+        r#"[0]: "::ffff:10.0.0.0/104" is IPv4 in the clothes of IPv6; write it as "10.0.0.0/8""#,
+    );
+    check("[null]", "[0]: there is no value; write private, a network or an IP");
+}
+
+#[test]
+fn the_admin_address_is_free_and_on_this_machine() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("admin", value));
+        assert_eq!(complaint, format!("4: admin{expected}"), "admin: {value}");
+    }
+
+    check(r#""127.0.0.1:9900""#, r#": "127.0.0.1:9900" is text; write { bind: "127.0.0.1:9900" } or off"#);
+    check("on", r#": "on" is text; write { bind: "127.0.0.1:9900" } or off"#);
+    check(
+        r#"{ bind: "0.0.0.0:9900" }"#,
+        r#".bind: "0.0.0.0:9900" can be reached from other machines, and nothing protects it yet; write "127.0.0.1:9900""#,
+    );
+    check(
+        r#"{ bind: "[2001:db8::1]:9900" }"#,
+        r#".bind: "[2001:db8::1]:9900" can be reached from other machines, and nothing protects it yet; write "[::1]:9900""#,
+    );
+    check("{ bind: 9900 }", r#".bind: "9900" is only a port; write it as "127.0.0.1:9900""#);
+    check(
+        r#"{ bind: "127.0.0.1:8080" }"#,
+        r#".bind: "127.0.0.1:8080" is taken by listeners[0].bind, "0.0.0.0:8080"; choose another port"#,
+    );
+    check(
+        r#"{ bind: "localhost:9900" }"#,
+        r#".bind: "localhost:9900" is a host name, and host names are not resolved; write IP and port, such as "127.0.0.1:9900""#,
+    );
+    check("{ token_file: /x }", ".token_file: not supported in this version; remove it");
+}

@@ -1,0 +1,77 @@
+//! What concerns the process as a whole.
+
+use super::{complaint, with};
+
+#[test]
+fn limits_have_ranges() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("limits", value));
+        assert_eq!(complaint, format!("4: limits{expected}"), "limits: {value}");
+    }
+
+    check("[]", ": this is a list; write a mapping such as { head_bytes: 32KiB, headers: 100 }");
+    check(
+        "{ head_bytes: 32768 }",
+        r#".head_bytes: "32768" has no unit; write it with one, such as 32768B (units: B, KiB, MiB, GiB)"#,
+    );
+    check("{ head_bytes: 32k }", r#".head_bytes: "32k" leaves open whether 1000 or 1024 is meant; write 32KiB"#);
+    check("{ head_bytes: 1MiB }", r#".head_bytes: "1MiB" is out of range; write 1KiB to 256KiB"#);
+    check("{ head_bytes: 512B }", r#".head_bytes: "512B" is out of range; write 1KiB to 256KiB"#);
+    check("{ headers: 0 }", ".headers: 0 is out of range; write a number from 1 to 256");
+    check("{ headers: 1000 }", ".headers: 1000 is out of range; write a number from 1 to 256");
+    check("{ headers: many }", r#".headers: "many" is text; write a number from 1 to 256"#);
+    check("{ headers: -1 }", ".headers: -1 is out of range; write a number from 1 to 256");
+    check("{ max_connections: 1 }", ".max_connections: not supported in this version; remove it");
+}
+
+#[test]
+fn the_access_log_has_a_place_and_a_format() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("access_log", value));
+        assert_eq!(complaint, format!("4: access_log{expected}"), "access_log: {value}");
+    }
+
+    check("stdout", r#": "stdout" is text; write a mapping such as { path: stdout, format: json }, or off"#);
+    check(
+        "{ path: access.log }",
+        r#".path: "access.log" is not an absolute path; write stdout, stderr or a path that begins with /"#,
+    );
+    check("{ path: /var/log/ }", r#".path: "/var/log/" is a directory; write the path of a file in it"#);
+    check("{ path: 1 }", ".path: 1 is a number; write stdout, stderr or an absolute path");
+    check("{ format: jsn }", r#".format: "jsn" is no format; did you mean json?"#);
+    check(r#"{ format: "$remote_addr" }"#, r#".format: "$remote_addr" is no format; write json, combined or off"#);
+    check("{ format: true }", ".format: true is a boolean; write json, combined or off");
+    check("{ file: /x }", ".file: unknown key; known here: path, format");
+}
+
+#[test]
+fn threads_are_counted() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("threads", value));
+        assert_eq!(complaint, format!("4: threads{expected}"), "threads: {value}");
+    }
+
+    check("0", ": 0 is out of range; write auto or a number from 1 to 256");
+    check("257", ": 257 is out of range; write auto or a number from 1 to 256");
+    check("many", r#": "many" is text; write auto or a number from 1 to 256"#);
+    check("2.5", ": 2.5 is out of range; write auto or a number from 1 to 256");
+    check("-1", ": -1 is out of range; write auto or a number from 1 to 256");
+    check("null", ": there is no value; write auto or a number from 1 to 256");
+}
+
+#[test]
+fn the_grace_is_a_duration() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("shutdown", value));
+        assert_eq!(complaint, format!("4: shutdown{expected}"), "shutdown: {value}");
+    }
+
+    check("30s", r#": "30s" is text; write a mapping such as { grace: 30s }"#);
+    check("{ grace: 30 }", r#".grace: "30" has no unit; write it with one, such as 30s (units: ms, s, m, h, d)"#);
+    check("{ grace: 25h }", r#".grace: "25h" is out of range; write 0ms to 1d"#);
+    check("{ spread: 20s }", ".spread: not supported in this version; remove it");
+}

@@ -1,0 +1,241 @@
+//! Upstreams and all that is in them.
+
+use super::{complaint, with, with_chat};
+
+#[test]
+fn an_upstream_has_servers_and_a_route() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("upstreams", value));
+        assert_eq!(complaint, format!("2: upstreams{expected}"), "upstreams: {value}");
+    }
+
+    check(
+        "[]",
+        r#": this is a list; write a mapping of at least one, such as { chat: { servers: ["10.0.0.1:3000"] } }"#,
+    );
+    check(
+        "{}",
+        r#": this mapping is empty; write a mapping of at least one, such as { chat: { servers: ["10.0.0.1:3000"] } }"#,
+    );
+    check(
+        "null",
+        r#": there is no value; write a mapping of at least one, such as { chat: { servers: ["10.0.0.1:3000"] } }"#,
+    );
+    check("{ chat: }", r#".chat: there is no value; write a mapping such as { servers: ["10.0.0.1:3000"] }"#);
+    check("{ chat: [] }", r#".chat: this is a list; write a mapping such as { servers: ["10.0.0.1:3000"] }"#);
+    check("{ chat: {} }", r#".chat.servers: missing; write a list of at least one, such as ["10.0.0.1:3000"]"#);
+    check(
+        "{ chat: { servers: [] } }",
+        r#".chat.servers: this list is empty; write a list of at least one, such as ["10.0.0.1:3000"]"#,
+    );
+    check(
+        r#"{ chat: { servers: "10.0.0.1:3000" } }"#,
+        r#".chat.servers: "10.0.0.1:3000" is text; write a list of at least one, such as ["10.0.0.1:3000"]"#,
+    );
+    check(
+        r#"{ chat: { servers: ["10.0.0.1:3000"], server: 1 } }"#,
+        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, timeouts, sse)"#,
+    );
+    check(
+        r#"{ 7: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,
+        ".7: this key is not text; put it in quotes",
+    );
+    check(
+        r#"{ spare: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,
+        ".spare: no route leads to this upstream; add one or remove it",
+    );
+    check(
+        r#"{ chat: { servers: ["10.0.0.1:3000"], health_check: {} } }"#,
+        ".chat.health_check: not supported in this version; remove it",
+    );
+    check(
+        r#"{ chat: { servers: ["10.0.0.1:3000"], <<: { sse: {} } } }"#,
+        r#".chat."<<": merge keys are not supported; write the keys out"#,
+    );
+}
+
+#[test]
+fn a_server_is_an_address() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("upstreams", &format!("{{ chat: {{ servers: {value} }} }}")));
+        assert_eq!(complaint, format!("2: upstreams.chat.servers{expected}"), "servers: {value}");
+    }
+
+    check(r#"["10.0.0.1"]"#, r#"[0]: "10.0.0.1" has no port; write it as "10.0.0.1:3000""#);
+    check(
+        r#"["chat-1:3000"]"#,
+        r#"[0]: "chat-1:3000" is a host name, and host names are not resolved; write IP and port, such as "10.0.0.1:3000""#,
+    );
+    check(
+        r#"["chat-1.internal"]"#,
+        r#"[0]: "chat-1.internal" is a host name, and host names are not resolved; write IP and port, such as "10.0.0.1:3000""#,
+    );
+    check(
+        r#"["http://10.0.0.1:3000"]"#,
+        r#"[0]: "http://10.0.0.1:3000" has a scheme; write only IP and port, such as "10.0.0.1:3000""#,
+    );
+    check(r#"["10.0.0.1:0"]"#, r#"[0]: "10.0.0.1:0" has port 0, which nothing listens on; write 1 to 65535"#);
+    check(
+        r#"["0.0.0.0:3000"]"#,
+        r#"[0]: "0.0.0.0:3000" is no address to connect to; write "127.0.0.1:3000" for this machine"#,
+    );
+    check(r#"["[::]:3000"]"#, r#"[0]: "[::]:3000" is no address to connect to; write "[::1]:3000" for this machine"#);
+    check(
+        r#"["[2001:DB8::1]:3000"]"#,
+        r#"[0]: "[2001:DB8::1]:3000" is not written the shortest way; write it as "[2001:db8::1]:3000""#,
+    );
+    check(
+        r#"["10.0.0.1:03000"]"#,
+        r#"[0]: "10.0.0.1:03000" is not written the shortest way; write it as "10.0.0.1:3000""#,
+    );
+    check(r#"["10.0.0.1:3000/"]"#, r#"[0]: "10.0.0.1:3000/" has the port "3000/"; write a number up to 65535"#);
+    check(
+        r#"["127.0.0.1:8080"]"#,
+        r#"[0]: "127.0.0.1:8080" is listeners[0].bind, so requests would go round in circles; write the server's own address"#,
+    );
+    check("[3000]", r#"[0]: "3000" is only a port; write it as "10.0.0.1:3000""#);
+    check(
+        "[null]",
+        r#"[0]: there is no value; write "10.0.0.1:3000" or { address: "10.0.0.1:3000", name: a, weight: 1 }"#,
+    );
+    check(
+        r#"["10.0.0.1:1", "10.0.0.1:1"]"#,
+        r#"[1]: "10.0.0.1:1" is already upstreams.chat.servers[0]; list it once, with a weight for a larger share"#,
+    );
+    check(
+        r#"[{ address: "10.0.0.1:1", name: a }, { address: "10.0.0.2:1", name: a }]"#,
+        r#"[1]: "a" is already the name of upstreams.chat.servers[0]; choose another"#,
+    );
+    check(
+        r#"[{ address: "10.0.0.1:1", name: "10.0.0.2:1" }, "10.0.0.2:1"]"#,
+        r#"[0].name: "10.0.0.2:1" is not a name; write 1 to 64 of A-Z a-z 0-9 . _ -"#,
+    );
+    check("[{ name: a }]", r#"[0].address: missing; write IP and port, such as "10.0.0.1:3000""#);
+    check(r#"[{ address: "10.0.0.1:1", name: 1 }]"#, r#"[0].name: 1 is a number; write a name in quotes, such as "a""#);
+    check(
+        r#"[{ address: "10.0.0.1:1", name: "" }]"#,
+        r#"[0].name: "" is not a name; write 1 to 64 of A-Z a-z 0-9 . _ -"#,
+    );
+    check(r#"[{ address: "10.0.0.1:1", weight: 0 }]"#, "[0].weight: 0 is out of range; write a number from 1 to 256");
+    check(
+        r#"[{ address: "10.0.0.1:1", weight: 257 }]"#,
+        "[0].weight: 257 is out of range; write a number from 1 to 256",
+    );
+    check(
+        r#"[{ address: "10.0.0.1:1", weight: 1.5 }]"#,
+        "[0].weight: 1.5 is out of range; write a number from 1 to 256",
+    );
+    check(r#"[{ address: "10.0.0.1:1", weight: "2" }]"#, r#"[0].weight: "2" is text; write a number from 1 to 256"#);
+    check(
+        r#"[{ adress: "10.0.0.1:1" }]"#,
+        r#"[0].adress: unknown key; did you mean "address"? (known here: address, name, weight)"#,
+    );
+    check(r#"[{ dns: "chat:3000" }]"#, "[0].dns: not supported in this version; remove it");
+    check(r#"[{ address: "10.0.0.1:1", state: drain }]"#, "[0].state: not supported in this version; remove it");
+}
+
+#[test]
+fn affinity_sources_are_known_and_can_be_reached() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with_chat("affinity", value));
+        assert_eq!(complaint, format!("2: upstreams.chat.affinity{expected}"), "affinity: {value}");
+    }
+
+    check("[]", ": this list is empty; write a list such as [forwarded_for, client_ip]");
+    check("client_ip", r#": "client_ip" is text; write a list such as [forwarded_for, client_ip]"#);
+    check("[ip_hash]", "[0]: ip_hash is called client_ip here; write client_ip");
+    check("[client-ip]", r#"[0]: "client-ip" is no source; did you mean client_ip?"#);
+    check("[cookie]", "[0]: cookie needs a name; write it as { cookie: NAME }");
+    check(
+        "[magic]",
+        r#"[0]: "magic" is no source; write forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }"#,
+    );
+    check("[{ cookie: sid, header: X-A }]", "[0]: this item has several keys; write one source per item");
+    check(
+        "[{}]",
+        "[0]: this mapping is empty; write forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
+    );
+    check("[{ cookie: }]", "[0].cookie: there is no value; write the name of a cookie, such as sid");
+    check(r#"[{ cookie: "a b" }]"#, r#"[0].cookie: "a b" is no name of a cookie; write one such as sid"#);
+    check(r#"[{ header: "X Y" }]"#, r#"[0].header: "X Y" is no name of a header; write one such as X-User-Id"#);
+    check(
+        r#"[{ query: "?room=" }]"#,
+        r#"[0].query: "?room=" is no name of a query parameter; write one such as room, without ? & = #"#,
+    );
+    check(
+        "[{ forwarded_for: { pick: first } }]",
+        "[0].forwarded_for: takes no value in this version; write only forwarded_for",
+    );
+    check("[{ coookie: sid }]", r#"[0].coookie: "coookie" is no source; did you mean cookie?"#);
+    check("[engine_io]", "[0]: engine_io is not supported in this version; remove it");
+    check("[{ sticky_cookie: {} }]", "[0].sticky_cookie: sticky_cookie is not supported in this version; remove it");
+    check("[{ cookie: a }, { cookie: a }]", "[1]: this source stands here already; remove one");
+    check("[client_ip, { cookie: a }]", "[1]: never asked, because client_ip always gives a key; move it before");
+    check("[client_ip, client_ip]", "[1]: this source stands here already; remove one");
+    check(
+        "[null]",
+        "[0]: there is no value; write forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
+    );
+}
+
+#[test]
+fn a_timeout_has_a_unit_and_a_range() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with_chat("timeouts", value));
+        assert_eq!(complaint, format!("2: upstreams.chat.timeouts{expected}"), "timeouts: {value}");
+    }
+
+    check("{ connect: 2 }", r#".connect: "2" has no unit; write it with one, such as 2s (units: ms, s, m, h, d)"#);
+    check("{ connect: 0s }", r#".connect: "0s" is out of range; write 1ms to 1d"#);
+    check("{ connect: 25h }", r#".connect: "25h" is out of range; write 1ms to 1d"#);
+    check("{ idle: 31d }", r#".idle: "31d" is out of range; write 1ms to 30d"#);
+    check(
+        "{ keepalive: 1h30m }",
+        r#".keepalive: "1h30m" has more than one unit; write it in one, such as 90m for 1h30m"#,
+    );
+    check(
+        "{ body: soon }",
+        r#".body: "soon" is not a duration; write a number and a unit such as 15s (units: ms, s, m, h, d)"#,
+    );
+    check(
+        "{ send: off }",
+        r#".send: "off" is not a duration; write a number and a unit such as 15s (units: ms, s, m, h, d)"#,
+    );
+    check(
+        "{ read: 1m }",
+        ".read: unknown key; known here: connect, request_head, response_head, body, send, idle, keepalive",
+    );
+    check(
+        "{ response-head: 1m }",
+        r#".response-head: unknown key; did you mean "response_head"? (known here: connect, request_head, response_head, body, send, idle, keepalive)"#,
+    );
+    check("5s", r#": "5s" is text; write a mapping such as { connect: 2s, idle: 1h }"#);
+    check("{ idle: }", ".idle: there is no value; write a duration such as 15s");
+}
+
+#[test]
+fn what_is_inserted_into_streams_is_one_line() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with_chat("sse", value));
+        assert_eq!(complaint, format!("2: upstreams.chat.sse{expected}"), "sse: {value}");
+    }
+
+    check("off", r#": "off" is text; write a mapping such as { keepalive: 15s }"#);
+    check(
+        "{ keepalive: on }",
+        r#".keepalive: "on" is not a duration; write a number and a unit such as 15s (units: ms, s, m, h, d)"#,
+    );
+    check("{ keepalive: true }", ".keepalive: true is a boolean; write a duration such as 15s");
+    check("{ keepalive: 0s }", r#".keepalive: "0s" is out of range; write 1ms to 1d"#);
+    check(
+        r#"{ comment: "a\nb" }"#,
+        r#".comment: "a\nb" has a line break, which would end the comment; write one line"#,
+    );
+    check("{ comment: 1 }", ".comment: 1 is a number; write text such as keepalive");
+    check("{ retry: 3s }", ".retry: not supported in this version; remove it");
+}
