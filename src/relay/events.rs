@@ -1,0 +1,186 @@
+//! What happens to the bytes of an event stream on their way to the client. Pure.
+//!
+//! One read from the server becomes one write to the client: framing off, place noted, framing
+//! on, all within the thread's buffer. [`HEADROOM`] before the bytes and [`TAILROOM`] behind them
+//! leave space for what is added.
+
+use std::ops::Range;
+
+use super::chunked::{self, Decoder, Malformed};
+use super::sse::Place;
+
+/// Space that must be free before the bytes given to [`Events::pass`].
+pub const HEADROOM: usize = chunked::SIZE_ROOM + 2;
+
+/// Space that must be free behind them.
+pub const TAILROOM: usize = chunked::CHUNK_END.len() + chunked::LAST_CHUNK.len();
+
+/// How the server delimits the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerFraming {
+    /// Chunked transfer coding.
+    Chunked,
+    /// By closing the connection.
+    UntilClose,
+}
+
+/// How the client is told where the stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientFraming {
+    /// Chunked transfer coding, which every HTTP/1.1 client knows.
+    Chunked,
+    /// By closing the connection: HTTP/1.0.
+    UntilClose,
+}
+
+/// The state of one event stream between two reads.
+#[derive(Clone, Debug)]
+pub struct Events {
+    decoder: Option<Decoder>,
+    client: ClientFraming,
+    place: Place,
+}
+
+impl Events {
+    /// A stream of which nothing has been passed on.
+    pub fn new(server: ServerFraming, client: ClientFraming) -> Self {
+        let decoder = (server == ServerFraming::Chunked).then(Decoder::new);
+        Self { decoder, client, place: Place::Start }
+    }
+
+    /// Turns what the server sent, `buffer[bytes]`, into what the client gets, in place.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the server's chunked framing is broken.
+    pub fn pass(&mut self, buffer: &mut [u8], bytes: Range<usize>) -> Result<Range<usize>, Malformed> {
+        let mut data = bytes.clone();
+        if let Some(decoder) = &mut self.decoder {
+            let decoded = decoder.decode(&mut buffer[bytes.clone()])?;
+            data = bytes.start + decoded.start..bytes.start + decoded.end;
+        }
+        if !data.is_empty() {
+            let pass = self.place.pass(&buffer[data.clone()]);
+            data.start += pass.skip;
+            data.start -= pass.owed.len();
+            buffer[data.start..data.start + pass.owed.len()].copy_from_slice(pass.owed);
+        }
+        if self.client == ClientFraming::Chunked && !data.is_empty() {
+            let size = data.len();
+            data.start = chunked::write_size_before(buffer, data.start, size);
+            append(buffer, &mut data, chunked::CHUNK_END);
+        }
+        if self.is_done() && self.client == ClientFraming::Chunked {
+            append(buffer, &mut data, chunked::LAST_CHUNK);
+        }
+        Ok(data)
+    }
+
+    /// Whether the server has said that the stream is over.
+    pub fn is_done(&self) -> bool {
+        self.decoder.is_some_and(|decoder| decoder.is_done())
+    }
+
+    /// The server closed its connection: what ends the stream for the client, or [`Malformed`]
+    /// when the server had not finished, and the client must not believe that it had.
+    pub fn closed(&self) -> Result<&'static [u8], Malformed> {
+        match (self.decoder, self.client) {
+            (Some(decoder), _) if !decoder.is_done() => Err(Malformed),
+            (None, ClientFraming::Chunked) => Ok(chunked::LAST_CHUNK),
+            _ => Ok(&[]),
+        }
+    }
+
+    /// What inserts `comment` now, or `None` where the stream is within a line.
+    pub fn comment(&mut self, comment: &str) -> Option<Vec<u8>> {
+        let line = self.place.comment(comment)?;
+        Some(match self.client {
+            ClientFraming::Chunked => chunked::encode(&line),
+            ClientFraming::UntilClose => line,
+        })
+    }
+
+    /// What ends the stream on the proxy's own account.
+    pub fn end(&self) -> &'static [u8] {
+        match self.client {
+            ClientFraming::Chunked if !self.is_done() => chunked::LAST_CHUNK,
+            _ => &[],
+        }
+    }
+}
+
+fn append(buffer: &mut [u8], data: &mut Range<usize>, bytes: &[u8]) {
+    buffer[data.end..data.end + bytes.len()].copy_from_slice(bytes);
+    data.end += bytes.len();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passes `pieces` on, with a comment wherever "#" stands among them.
+    fn relay(server: ServerFraming, client: ClientFraming, pieces: &[&str]) -> Result<String, Malformed> {
+        let mut events = Events::new(server, client);
+        let mut sent = Vec::new();
+        for piece in pieces {
+            if *piece == "#" {
+                sent.extend(events.comment("k").unwrap_or_default());
+                continue;
+            }
+            let end = HEADROOM + piece.len();
+            let mut buffer = vec![0; end + TAILROOM];
+            buffer[HEADROOM..end].copy_from_slice(piece.as_bytes());
+            let range = events.pass(&mut buffer, HEADROOM..end)?;
+            sent.extend_from_slice(&buffer[range]);
+        }
+        Ok(String::from_utf8(sent).expect("tests are text"))
+    }
+
+    #[test]
+    fn every_framing_becomes_the_clients() {
+        #[track_caller]
+        fn check(server: ServerFraming, client: ClientFraming, pieces: &[&str], sent: &str) {
+            assert_eq!(relay(server, client, pieces).as_deref(), Ok(sent), "{pieces:?}");
+        }
+        use ClientFraming as To;
+        use ServerFraming as From;
+
+        check(From::Chunked, To::Chunked, &["3\r\na\n\n\r\n"], "3\r\na\n\n\r\n");
+        check(From::Chunked, To::Chunked, &["2\r\na\n\r\n1\r\n\n\r\n"], "3\r\na\n\n\r\n");
+        check(From::Chunked, To::Chunked, &["3\r\na\n\n\r\n0\r\n\r\n"], "3\r\na\n\n\r\n0\r\n\r\n");
+        check(From::Chunked, To::Chunked, &["3\r\n", "a", "\n\n", "\r\n"], "1\r\na\r\n2\r\n\n\n\r\n");
+        check(From::Chunked, To::Chunked, &["0\r\n", "\r\n"], "0\r\n\r\n");
+        check(From::Chunked, To::UntilClose, &["3\r\na\n\n\r\n0\r\n\r\n"], "a\n\n");
+        check(From::UntilClose, To::Chunked, &["a\n\n"], "3\r\na\n\n\r\n");
+        check(From::UntilClose, To::UntilClose, &["a\n\n"], "a\n\n");
+
+        // Comments, also where the server paused within a chunk of its own.
+        check(From::Chunked, To::Chunked, &["ff\r\na\n", "#", "b"], "2\r\na\n\r\n3\r\n:k\n\r\n1\r\nb\r\n");
+        check(From::UntilClose, To::UntilClose, &["#", "a", "#", "\n", "#"], ":k\na\n:k\n");
+        check(From::UntilClose, To::Chunked, &["#", "\u{FEFF}"], "3\r\n:k\n\r\n");
+    }
+
+    #[test]
+    fn a_byte_order_mark_that_was_none_is_given_back() {
+        let mut events = Events::new(ServerFraming::UntilClose, ClientFraming::UntilClose);
+        assert!(events.comment("k").is_some());
+        let mut buffer = vec![0; HEADROOM + 1 + TAILROOM];
+        buffer[HEADROOM] = 0xEF;
+        assert_eq!(events.pass(&mut buffer, HEADROOM..HEADROOM + 1).map(|range| range.len()), Ok(0));
+        buffer[HEADROOM] = b'x';
+        let range = events.pass(&mut buffer, HEADROOM..HEADROOM + 1).expect("no framing to break");
+        assert_eq!(buffer[range], *b"\xEFx");
+    }
+
+    #[test]
+    fn a_stream_that_breaks_off_does_not_look_finished() {
+        #[track_caller]
+        fn check(server: ServerFraming, client: ClientFraming, expected: Result<&[u8], Malformed>) {
+            assert_eq!(Events::new(server, client).closed(), expected);
+        }
+
+        check(ServerFraming::Chunked, ClientFraming::Chunked, Err(Malformed));
+        check(ServerFraming::Chunked, ClientFraming::UntilClose, Err(Malformed));
+        check(ServerFraming::UntilClose, ClientFraming::Chunked, Ok(b"0\r\n\r\n"));
+        check(ServerFraming::UntilClose, ClientFraming::UntilClose, Ok(b""));
+    }
+}

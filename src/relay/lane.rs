@@ -1,0 +1,125 @@
+//! One direction of a relay: bytes from one socket to another, through the thread's buffer.
+//!
+//! The rule: while bytes wait for the taker, nothing more is read from the giver. So a slow peer
+//! costs one read's worth of memory, and stops the other one through TCP's own window.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::events::{HEADROOM, TAILROOM};
+
+/// The most that is read at once, and so the most that ever waits in a lane.
+pub const READ_MAX: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> =
+        RefCell::new(vec![0; HEADROOM + READ_MAX + TAILROOM].into_boxed_slice());
+}
+
+/// Gives `work` the thread's buffer. Its bytes are nobody's before and after.
+pub fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| work(buffer))
+}
+
+/// Reads into `buffer` behind its headroom. `Ok(0)` is the end.
+pub fn poll_read(from: &mut TcpStream, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut free = ReadBuf::new(&mut buffer[HEADROOM..HEADROOM + READ_MAX]);
+    // Not `try_read`: after a short read `poll_read` knows that the socket is empty, and saves
+    // the read that would only say so.
+    ready!(Pin::new(from).poll_read(cx, &mut free))?;
+    Poll::Ready(Ok(free.filled().len()))
+}
+
+/// What waits for the taker of one direction, and whether more will come.
+#[derive(Debug, Default)]
+pub struct Lane {
+    unsent: Vec<u8>,
+    /// Nothing more comes after what waits.
+    ending: bool,
+    /// The taker has been told so.
+    ended: bool,
+    /// Bytes that the taker took.
+    pub sent: u64,
+}
+
+impl Lane {
+    /// A lane in which `unsent` waits already.
+    pub fn new(unsent: Vec<u8>) -> Self {
+        Self { unsent, ..Self::default() }
+    }
+
+    /// Has `bytes` wait behind what waits already.
+    pub fn keep(&mut self, bytes: &[u8]) {
+        self.unsent.extend_from_slice(bytes);
+    }
+
+    /// Whether bytes wait.
+    pub fn is_blocked(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Whether more may be read for it.
+    pub fn is_open(&self) -> bool {
+        !self.ending
+    }
+
+    /// Whether the taker has got everything, its end included.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Sends `bytes`, or keeps what `to` does not take now. Returns whether it took any.
+    pub fn send(&mut self, to: &TcpStream, bytes: &[u8]) -> io::Result<bool> {
+        let mut taken = 0;
+        if self.unsent.is_empty() && !bytes.is_empty() {
+            taken = would_block_is_zero(to.try_write(bytes))?;
+            self.sent += taken as u64;
+        }
+        self.unsent.extend_from_slice(&bytes[taken..]);
+        Ok(taken > 0)
+    }
+
+    /// Sends what waits. Ready when nothing waits any more; `true` when anything was taken.
+    pub fn poll_flush(&mut self, to: &TcpStream, cx: &mut Context<'_>, took: &mut bool) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            ready!(to.poll_write_ready(cx))?;
+            let taken = would_block_is_zero(to.try_write(&self.unsent))?;
+            self.sent += taken as u64;
+            *took |= taken > 0;
+            self.unsent.drain(..taken);
+        }
+        self.unsent = Vec::new(); // A quiet relay holds no buffer.
+        if self.ending && !self.ended {
+            self.ended = true;
+            // The taker may be gone already: then it needs no telling.
+            let _ = SockRef::from(to).shutdown(Shutdown::Write);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing more comes: the taker is told once it has taken what waits.
+    pub fn end(&mut self) {
+        self.ending = true;
+    }
+
+    /// Forgets what waits: the taker is gone.
+    pub fn abandon(&mut self) {
+        self.unsent = Vec::new();
+        self.ending = true;
+        self.ended = true;
+    }
+}
+
+fn would_block_is_zero(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        other => other,
+    }
+}

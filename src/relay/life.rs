@@ -1,0 +1,213 @@
+//! The life of one relay, apart from the bytes it carries: what is due when, and why it ends.
+//!
+//! ```text
+//!            one side ends            the other ends, or is silent too long
+//! Open ───────────────────▶ Closing ───────────────────────────────────────▶ ended
+//!  │                                                                           ▲
+//!  └── idle, a peer lost or stalled, shutdown ──────────────────────────────────┘
+//! ```
+//!
+//! A relay never goes back a state. The first cause wins: what follows from it is no cause.
+
+use super::EndReason;
+use super::timers::Tick;
+
+/// How long a relay may do what, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Silence in both directions that ends it.
+    pub idle: u32,
+    /// How long a peer may leave bytes waiting that are meant for it.
+    pub send: u32,
+    /// Silence towards the client after which a comment is inserted.
+    pub keepalive: Option<u32>,
+}
+
+/// Silence that ends a relay of which one side has closed: 30 s. A half-closed connection with
+/// bytes still flowing goes on.
+const CLOSING_SILENCE: u32 = 300;
+
+/// Where a relay stands in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// When a byte last came from either side.
+    active_at: Tick,
+    /// When the client was last sent something.
+    client_sent_at: Tick,
+    /// Since when bytes wait for the client.
+    client_stalled_at: Option<Tick>,
+    /// Since when bytes wait for the server.
+    server_stalled_at: Option<Tick>,
+    /// Why it is closing.
+    closing: Option<EndReason>,
+}
+
+/// What is to be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing before this tick.
+    Later(Tick),
+    /// A comment to the client.
+    Keepalive,
+    /// The end.
+    End(EndReason),
+}
+
+/// One of the two peers of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who connected to us.
+    Client,
+    /// Whom we connected to.
+    Server,
+}
+
+impl Life {
+    /// A relay that begins at `now`.
+    pub fn new(now: Tick) -> Self {
+        Self { active_at: now, client_sent_at: now, client_stalled_at: None, server_stalled_at: None, closing: None }
+    }
+
+    /// Either side sent at least one byte.
+    pub fn heard(&mut self, now: Tick) {
+        self.active_at = now;
+    }
+
+    /// A peer took all that waited for it, or some of it.
+    pub fn sent(&mut self, to: Side, now: Tick) {
+        match to {
+            Side::Client => {
+                self.client_sent_at = now;
+                self.client_stalled_at = None;
+            }
+            Side::Server => self.server_stalled_at = None,
+        }
+    }
+
+    /// A comment was due, and the next one is due an interval later.
+    pub fn commented(&mut self, now: Tick) {
+        self.client_sent_at = now;
+    }
+
+    /// Bytes wait that `side` did not take.
+    pub fn stalled(&mut self, side: Side, now: Tick) {
+        let since = match side {
+            Side::Client => &mut self.client_stalled_at,
+            Side::Server => &mut self.server_stalled_at,
+        };
+        since.get_or_insert(now);
+    }
+
+    /// One side ended, for `reason`; the other may still speak.
+    pub fn close(&mut self, reason: EndReason) {
+        self.closing.get_or_insert(reason);
+    }
+
+    /// Why it is closing, if it is.
+    pub fn closing(&self) -> Option<EndReason> {
+        self.closing
+    }
+
+    /// What is to be done at `now`.
+    pub fn due(&self, now: Tick, limits: &Limits) -> Due {
+        let mut next = match self.closing {
+            Some(reason) => (self.active_at.plus(CLOSING_SILENCE.min(limits.idle)), Due::End(reason)),
+            None => (self.active_at.plus(limits.idle), Due::End(EndReason::Idle)),
+        };
+        for (since, reason) in
+            [(self.client_stalled_at, EndReason::ClientStalled), (self.server_stalled_at, EndReason::ServerStalled)]
+        {
+            if let Some(since) = since {
+                let reason = self.closing.unwrap_or(reason);
+                next = earlier(next, (since.plus(limits.send), Due::End(reason)));
+            }
+        }
+        // A client that does not even take what there is needs no comment.
+        if let (Some(interval), None, None) = (limits.keepalive, self.client_stalled_at, self.closing) {
+            next = earlier(next, (self.client_sent_at.plus(interval), Due::Keepalive));
+        }
+        if next.0 <= now { next.1 } else { Due::Later(next.0) }
+    }
+}
+
+fn earlier(a: (Tick, Due), b: (Tick, Due)) -> (Tick, Due) {
+    if b.0 < a.0 { b } else { a }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { idle: 1000, send: 100, keepalive: Some(50) };
+    const QUIET: Limits = Limits { keepalive: None, ..LIMITS };
+
+    #[test]
+    fn what_is_due_follows_from_what_happened() {
+        #[track_caller]
+        fn check(events: impl Fn(&mut Life), now: u32, limits: &Limits, expected: Due) {
+            let mut life = Life::new(Tick(0));
+            events(&mut life);
+            assert_eq!(life.due(Tick(now), limits), expected);
+        }
+        use Due::{End, Keepalive, Later};
+        use Side::{Client, Server};
+
+        check(|_| {}, 0, &LIMITS, Later(Tick(50)));
+        check(|_| {}, 50, &LIMITS, Keepalive);
+        check(|life| life.sent(Client, Tick(30)), 50, &LIMITS, Later(Tick(80)));
+        // What the server takes is no sign of life to the client.
+        check(|life| life.sent(Server, Tick(30)), 50, &LIMITS, Keepalive);
+
+        check(|_| {}, 999, &QUIET, Later(Tick(1000)));
+        check(|_| {}, 1000, &QUIET, End(EndReason::Idle));
+        check(|life| life.heard(Tick(400)), 1000, &QUIET, Later(Tick(1400)));
+        // Comments keep the client's connection alive, not a stream whose server is silent.
+        check(|life| life.sent(Client, Tick(990)), 1000, &LIMITS, End(EndReason::Idle));
+
+        check(|life| life.stalled(Client, Tick(10)), 60, &LIMITS, Later(Tick(110)));
+        check(|life| life.stalled(Client, Tick(10)), 110, &LIMITS, End(EndReason::ClientStalled));
+        check(|life| life.stalled(Server, Tick(10)), 110, &QUIET, End(EndReason::ServerStalled));
+        check(
+            |life| {
+                life.stalled(Client, Tick(10));
+                life.stalled(Client, Tick(90));
+            },
+            110,
+            &LIMITS,
+            End(EndReason::ClientStalled),
+        );
+        check(
+            |life| {
+                life.stalled(Client, Tick(10));
+                life.sent(Client, Tick(20));
+            },
+            60,
+            &LIMITS,
+            Later(Tick(70)),
+        );
+
+        check(|life| life.close(EndReason::ServerClosed), 299, &LIMITS, Later(Tick(300)));
+        check(|life| life.close(EndReason::ServerClosed), 300, &LIMITS, End(EndReason::ServerClosed));
+        // Bytes that still flow keep a half-closed relay.
+        check(
+            |life| {
+                life.close(EndReason::ClientClosed);
+                life.heard(Tick(299));
+            },
+            300,
+            &LIMITS,
+            Later(Tick(599)),
+        );
+        // The first cause wins.
+        check(
+            |life| {
+                life.close(EndReason::ClientClosed);
+                life.close(EndReason::ServerClosed);
+                life.stalled(Client, Tick(0));
+            },
+            100,
+            &LIMITS,
+            End(EndReason::ClientClosed),
+        );
+    }
+}

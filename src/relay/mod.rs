@@ -1,0 +1,146 @@
+//! Relays: what a long-lived exchange becomes after the hand-off.
+//!
+//! A connection that stays spends a millisecond being HTTP and hours being two sockets. Once the
+//! heads are exchanged, both sockets are taken out of the HTTP sessions, all request state is
+//! freed, and a [`Relay`] owns what is left. It reads into one buffer per thread and keeps bytes
+//! of its own only while a peer cannot take them.
+//!
+//! ```text
+//! run        the task: two sockets, polled            registry  this thread's relays
+//!  ├─ lane   bytes one way, and back-pressure         timers    coarse time (pure)
+//!  ├─ events what happens to an event stream (pure)
+//!  │    ├─ chunked   framing off and on (pure)
+//!  │    └─ sse       where a comment may stand (pure)
+//!  └─ life   what is due when, why it ends (pure)
+//! ```
+
+mod chunked;
+mod events;
+mod lane;
+mod life;
+pub mod registry;
+mod run;
+mod sse;
+mod timers;
+
+use std::time::Duration;
+
+pub use events::{ClientFraming, Events, ServerFraming};
+pub use run::{Handover, Relay};
+pub use timers::Tick;
+
+use crate::config::Timeouts;
+
+/// What an exchange turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A request and its response.
+    Http,
+    /// A WebSocket (RFC 6455).
+    WebSocket,
+    /// Any other protocol that was upgraded to.
+    Tunnel,
+    /// A stream of server-sent events.
+    EventStream,
+}
+
+impl Kind {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::Http, Self::WebSocket, Self::Tunnel, Self::EventStream];
+
+    /// The word for logs and metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+            Self::Tunnel => "tunnel",
+            Self::EventStream => "sse",
+        }
+    }
+}
+
+/// Why an exchange or a relay ended: exactly one for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The response was sent to its end.
+    Complete,
+    /// The client closed first.
+    ClientClosed,
+    /// The server closed first.
+    ServerClosed,
+    /// The client's connection failed.
+    ClientError,
+    /// The server's connection failed, or what it sent made no sense.
+    ServerError,
+    /// A peer no longer answers: TCP gave up on it.
+    PeerGone,
+    /// The client took no byte for the time-out `send`.
+    ClientStalled,
+    /// The server took no byte for the time-out `send`.
+    ServerStalled,
+    /// Neither side sent a byte for the time-out `idle`, or a body paused longer than `body`.
+    Idle,
+    /// The proxy is stopping.
+    Shutdown,
+    /// The proxy itself answered, with an error.
+    Refused,
+}
+
+impl EndReason {
+    /// The word for logs and metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientClosed => "client_closed",
+            Self::ServerClosed => "server_closed",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::PeerGone => "peer_gone",
+            Self::ClientStalled => "client_stalled",
+            Self::ServerStalled => "server_stalled",
+            Self::Idle => "idle",
+            Self::Shutdown => "shutdown",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The limits of a relay under `timeouts`, with a comment to the client after `keepalive`.
+///
+/// `jitter`, any number, shortens that interval by up to a tenth, so that streams which began
+/// together do not tick together.
+pub fn limits(timeouts: &Timeouts, keepalive: Option<Duration>, jitter: u32) -> Limits {
+    let keepalive = keepalive.map(|interval| {
+        let ticks = Tick::count(interval);
+        ticks - jitter % (ticks / 10 + 1)
+    });
+    Limits { idle: Tick::count(timeouts.idle), send: Tick::count(timeouts.send), keepalive }
+}
+
+pub use life::Limits;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_only_shortens_and_by_a_tenth_at_most() {
+        let timeouts = Timeouts {
+            connect: Duration::ZERO,
+            request_head: Duration::ZERO,
+            response_head: Duration::ZERO,
+            body: Duration::ZERO,
+            send: Duration::from_secs(60),
+            idle: Duration::from_secs(3600),
+            keepalive: Duration::ZERO,
+        };
+        for jitter in [0, 1, 7, 14, 15, 16, u32::MAX] {
+            let short = limits(&timeouts, Some(Duration::from_secs(15)), jitter);
+            let keepalive = short.keepalive.expect("it is on");
+            assert!((135..=150).contains(&keepalive), "{keepalive} ticks with jitter {jitter}");
+            assert_eq!((short.idle, short.send), (36_000, 600));
+        }
+        let off = limits(&timeouts, None, 7);
+        assert_eq!(off.keepalive, None);
+    }
+}

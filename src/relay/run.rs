@@ -1,0 +1,333 @@
+//! A relay as a task: two sockets, polled until one reason ends both.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::net::TcpStream;
+
+use super::events::{Events, HEADROOM};
+use super::lane::{self, Lane};
+use super::life::{Due, Life, Limits, Side};
+use super::registry::{self, Place};
+use super::timers::Tick;
+use super::{EndReason, chunked};
+use crate::observe::Record;
+use crate::upstream::Upstream;
+
+/// What an exchange hands over when its connection stays.
+#[derive(Debug)]
+pub struct Handover {
+    /// The client's socket.
+    pub client: TcpStream,
+    /// What the client sent that nobody has read.
+    pub client_unread: Vec<u8>,
+    /// What was written for the client and not yet sent: the response's head, for one.
+    pub client_unsent: Vec<u8>,
+    /// The server's socket.
+    pub server: TcpStream,
+    /// What was written for the server and not yet sent: the end of the request's body.
+    pub server_unsent: Vec<u8>,
+    /// What the server sent behind its head.
+    pub server_unread: Vec<u8>,
+    /// How an event stream is framed; `None` for a tunnel, which is passed on as it is.
+    pub events: Option<Events>,
+    /// How long it may do what.
+    pub limits: Limits,
+    /// Where the server belongs to.
+    pub upstream: Arc<Upstream>,
+    /// Accounts for the exchange; its end is the relay's end.
+    pub record: Record,
+}
+
+/// A connection that stays.
+#[derive(Debug)]
+pub struct Relay {
+    client: TcpStream,
+    server: TcpStream,
+    /// From the client to the server.
+    up: Lane,
+    /// From the server to the client.
+    down: Lane,
+    /// The client has said that it sends nothing more.
+    client_ended: bool,
+    events: Option<Events>,
+    life: Life,
+    limits: Limits,
+    place: Option<Place>,
+    /// When the wheel wakes it next.
+    wakes_at: Tick,
+    upstream: Arc<Upstream>,
+    record: Record,
+}
+
+/// How often a relay goes on before others have their turn: it bounds a turn to about a megabyte.
+const ROUNDS_MAX: usize = 16;
+
+/// What one look at a direction brought.
+enum Step {
+    /// Bytes moved: look again.
+    Moved,
+    /// Nothing to do until a socket or the clock wakes the relay.
+    Waiting,
+}
+
+type StepResult = Result<Step, EndReason>;
+
+impl Relay {
+    /// Begins with what the HTTP sessions had read ahead.
+    pub fn new(handover: Handover) -> Self {
+        let now = registry::now();
+        let mut relay = Self {
+            client: handover.client,
+            server: handover.server,
+            up: Lane::new(handover.server_unsent),
+            down: Lane::new(handover.client_unsent),
+            client_ended: false,
+            events: handover.events,
+            life: Life::new(now),
+            limits: handover.limits,
+            place: None,
+            wakes_at: Tick::default(),
+            upstream: handover.upstream,
+            record: handover.record,
+        };
+        if relay.events.is_none() {
+            relay.up.keep(&handover.client_unread);
+        }
+        relay.read_ahead(&handover.server_unread);
+        relay
+    }
+
+    /// Takes what the server sent behind its head as if it had just been read.
+    fn read_ahead(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(lane::READ_MAX) {
+            let failed = lane::with_buffer(|buffer| {
+                buffer[HEADROOM..HEADROOM + piece.len()].copy_from_slice(piece);
+                self.deliver(buffer, piece.len())
+            });
+            if let Err(reason) = failed {
+                self.life.close(reason);
+                self.down.end();
+                return;
+            }
+        }
+    }
+
+    /// Passes on to the client what stands in `buffer`: `read` bytes of the server's.
+    fn deliver(&mut self, buffer: &mut [u8], read: usize) -> Result<(), EndReason> {
+        let mut bytes = HEADROOM..HEADROOM + read;
+        if let Some(events) = &mut self.events {
+            bytes = events.pass(buffer, bytes).map_err(|chunked::Malformed| EndReason::ServerError)?;
+            if events.is_done() {
+                self.life.close(EndReason::ServerClosed);
+                self.down.end();
+                self.up.end();
+            }
+        }
+        let took = self.down.send(&self.client, &buffer[bytes]).map_err(|error| lost(Side::Client, &error))?;
+        self.note_sent(Side::Client, took);
+        Ok(())
+    }
+
+    /// Server to client.
+    fn step_down(&mut self, cx: &mut Context<'_>) -> StepResult {
+        let mut took = false;
+        let flushed = self.down.poll_flush(&self.client, cx, &mut took);
+        self.note_sent(Side::Client, took);
+        match flushed {
+            Poll::Pending => return Ok(Step::Waiting),
+            Poll::Ready(Err(error)) => return Err(lost(Side::Client, &error)),
+            Poll::Ready(Ok(())) if !self.down.is_open() => return Ok(Step::Waiting),
+            Poll::Ready(Ok(())) => {}
+        }
+        lane::with_buffer(|buffer| match lane::poll_read(&mut self.server, buffer, cx) {
+            Poll::Pending => Ok(Step::Waiting),
+            Poll::Ready(Ok(0)) => self.server_closed(),
+            Poll::Ready(Ok(read)) => {
+                self.life.heard(registry::now());
+                self.deliver(buffer, read)?;
+                Ok(Step::Moved)
+            }
+            Poll::Ready(Err(error)) => {
+                // What came before still goes to the client.
+                self.life.close(lost(Side::Server, &error));
+                self.down.end();
+                self.up.abandon();
+                Ok(Step::Moved)
+            }
+        })
+    }
+
+    fn server_closed(&mut self) -> StepResult {
+        let last = self.events.as_ref().map_or(Ok(&[][..]), Events::closed);
+        match last {
+            Ok(last) => {
+                self.life.close(EndReason::ServerClosed);
+                let took = self.down.send(&self.client, last).map_err(|error| lost(Side::Client, &error))?;
+                self.note_sent(Side::Client, took);
+            }
+            Err(chunked::Malformed) => self.life.close(EndReason::ServerError),
+        }
+        self.down.end();
+        if self.events.is_some() {
+            self.up.end();
+        }
+        Ok(Step::Moved)
+    }
+
+    /// Client to server.
+    fn step_up(&mut self, cx: &mut Context<'_>) -> StepResult {
+        let mut took = false;
+        let flushed = self.up.poll_flush(&self.server, cx, &mut took);
+        self.note_sent(Side::Server, took);
+        match flushed {
+            Poll::Pending => return Ok(Step::Waiting),
+            Poll::Ready(Err(error)) => return self.server_takes_nothing(&error),
+            Poll::Ready(Ok(())) => {}
+        }
+        if self.client_ended {
+            return Ok(Step::Waiting);
+        }
+        lane::with_buffer(|buffer| match lane::poll_read(&mut self.client, buffer, cx) {
+            Poll::Pending => Ok(Step::Waiting),
+            Poll::Ready(Ok(0)) => self.client_closed(),
+            Poll::Ready(Ok(_)) if self.is_discarding() => Ok(Step::Moved),
+            Poll::Ready(Ok(read)) => {
+                self.life.heard(registry::now());
+                match self.up.send(&self.server, &buffer[HEADROOM..HEADROOM + read]) {
+                    Ok(took) => self.note_sent(Side::Server, took),
+                    Err(error) => return self.server_takes_nothing(&error),
+                }
+                Ok(Step::Moved)
+            }
+            Poll::Ready(Err(error)) => Err(lost(Side::Client, &error)),
+        })
+    }
+
+    /// Whether what the client sends has no taker. It is still read: behind the request for an
+    /// event stream nothing can follow that means anything, behind a server's end nothing that
+    /// reaches anyone, and what is left unread would turn our close into a reset.
+    fn is_discarding(&self) -> bool {
+        self.events.is_some() || !self.up.is_open()
+    }
+
+    fn client_closed(&mut self) -> StepResult {
+        self.client_ended = true;
+        if self.events.is_some() {
+            return Err(EndReason::ClientClosed);
+        }
+        self.life.close(EndReason::ClientClosed);
+        self.up.end();
+        Ok(Step::Moved)
+    }
+
+    /// The server is gone for what the client sends; what it sent itself may still be on its way.
+    fn server_takes_nothing(&mut self, error: &io::Error) -> StepResult {
+        self.life.close(lost(Side::Server, error));
+        self.up.abandon();
+        Ok(Step::Moved)
+    }
+
+    fn note_sent(&mut self, side: Side, took: bool) {
+        let lane = match side {
+            Side::Client => &self.down,
+            Side::Server => &self.up,
+        };
+        if took {
+            self.life.sent(side, registry::now());
+        }
+        if lane.is_blocked() {
+            self.life.stalled(side, registry::now());
+        }
+    }
+
+    /// Looks at both directions until both wait.
+    fn advance(&mut self, cx: &mut Context<'_>) -> StepResult {
+        for _ in 0..ROUNDS_MAX {
+            let down = self.step_down(cx)?;
+            let up = self.step_up(cx)?;
+            if self.client_ended && self.up.has_ended() && self.down.has_ended() {
+                return Err(EndReason::ServerClosed);
+            }
+            if matches!((down, up), (Step::Waiting, Step::Waiting)) {
+                return Ok(Step::Waiting);
+            }
+        }
+        Ok(Step::Moved)
+    }
+
+    /// Does what time demands, and has itself woken when the next thing is due.
+    fn mind_the_clock(&mut self) -> Result<(), EndReason> {
+        let now = registry::now();
+        let due = loop {
+            match self.life.due(now, &self.limits) {
+                Due::End(reason) => return Err(reason),
+                Due::Keepalive => self.keep_alive(now)?,
+                Due::Later(due) => break due,
+            }
+        };
+        if let Some(place) = &self.place
+            && (due < self.wakes_at || self.wakes_at <= now)
+        {
+            self.wakes_at = place.wake_at(due);
+        }
+        Ok(())
+    }
+
+    fn keep_alive(&mut self, now: Tick) -> Result<(), EndReason> {
+        let comment = self.events.as_mut().and_then(|events| events.comment(&self.upstream.sse.comment));
+        if let Some(comment) = comment {
+            let took = self.down.send(&self.client, &comment).map_err(|error| lost(Side::Client, &error))?;
+            self.note_sent(Side::Client, took);
+            self.upstream.metrics.keepalives.inc();
+        }
+        // Within a line there is nothing to be done but to try again an interval later.
+        self.life.commented(now);
+        Ok(())
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
+        let place = self.place.get_or_insert_with(|| Place::new(cx.waker()));
+        if let Some(order) = place.order() {
+            return Err(order);
+        }
+        if let Step::Moved = self.advance(cx)? {
+            cx.waker().wake_by_ref(); // The others first.
+        }
+        self.mind_the_clock()
+    }
+}
+
+impl Future for Relay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let relay = &mut *self;
+        let Err(reason) = relay.turn(cx) else {
+            return Poll::Pending;
+        };
+        let reason = relay.life.closing().unwrap_or(reason);
+        if let Some(events) = &relay.events
+            && !relay.down.is_blocked()
+            && relay.down.is_open()
+        {
+            // As far as the socket takes it at once: the connection ends in any case.
+            let _ = relay.down.send(&relay.client, events.end());
+        }
+        relay.record.add_bytes(relay.up.sent, relay.down.sent);
+        relay.record.end(reason);
+        Poll::Ready(())
+    }
+}
+
+/// The reason that an error on one side's socket is.
+fn lost(side: Side, error: &io::Error) -> EndReason {
+    match (error.kind(), side) {
+        (io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable, _) => EndReason::PeerGone,
+        (_, Side::Client) => EndReason::ClientError,
+        (_, Side::Server) => EndReason::ServerError,
+    }
+}
