@@ -1,0 +1,322 @@
+//! A TCP connection as Pingora's HTTP sessions see it, and as we get it back from them.
+//!
+//! A session may read no further than the head it parses: what follows stays in the [`Wire`]
+//! until it is asked for. So at the hand-off nothing is hidden in a session's buffers, whatever
+//! arrived in the same packet as the head, and bytes behind a request wait as they are.
+//!
+//! Small writes are collected until the next flush, so that head and body leave in one packet.
+//!
+//! While an exchange carries bodies it holds the wire as well as the session does. Then writes and
+//! flushes of the session never wait: they only collect, the exchange flushes beside its reading,
+//! and reads no more for a peer that has not taken what it was sent.
+
+mod head_gate;
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use head_gate::HeadGate;
+
+/// A connection, with what was read ahead and what is not yet sent.
+#[derive(Debug)]
+pub struct Wire {
+    tcp: TcpStream,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Read from the connection, and not yet by a session.
+    unread: Vec<u8>,
+    /// Written by a session, and not yet to the connection.
+    unsent: Vec<u8>,
+    /// Open but while a head is read.
+    gate: HeadGate,
+}
+
+impl Wire {
+    /// Writes beyond this many bytes are not collected.
+    const COALESCE_MAX: usize = 16 * 1024;
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // A panic elsewhere leaves whole values behind.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next bytes are a head of at most `bytes_max`, and a session gets no more than that.
+    /// Heads of informational responses come before it and are let through one by one.
+    pub fn expect_head(&self, bytes_max: usize) {
+        self.waiting().gate = HeadGate::new(bytes_max);
+    }
+
+    /// Whether the head was longer than allowed; reading it then failed.
+    pub fn head_is_too_long(&self) -> bool {
+        self.waiting().gate.is_too_long()
+    }
+
+    /// Whether any byte of the expected head has come.
+    pub fn head_has_begun(&self) -> bool {
+        self.waiting().gate.has_begun()
+    }
+
+    /// Whether bytes wait to be sent.
+    pub fn has_unsent(&self) -> bool {
+        !self.waiting().unsent.is_empty()
+    }
+
+    /// Gives bytes back that a session had read beyond its request.
+    pub fn put_back(&self, bytes: &[u8]) {
+        let mut waiting = self.waiting();
+        waiting.unread.splice(..0, bytes.iter().copied());
+    }
+
+    /// Waits until something can be read, or the peer has closed. Holds no buffer.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub async fn readable(&self) -> io::Result<()> {
+        if self.waiting().unread.is_empty() {
+            self.tcp.readable().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer closes, or the connection fails. Never ends once the peer has sent
+    /// something that nobody reads: then only writing shows.
+    pub async fn closed(&self) {
+        if let Ok(1..) = self.tcp.peek(&mut [0]).await {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether the peer is still there and has sent nothing unasked: fit for another request.
+    pub fn is_quiet(&self) -> bool {
+        let nothing = matches!(self.tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        nothing && self.waiting().unread.is_empty()
+    }
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub async fn flush(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    /// Sends what waits as far as the peer takes it now.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub fn start_sending(&self) -> io::Result<()> {
+        let mut waiting = self.waiting();
+        while !waiting.unsent.is_empty() {
+            match self.tcp.try_write(&waiting.unsent) {
+                Ok(sent) => drop(waiting.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        waiting.unsent = Vec::new(); // An idle connection holds no buffer.
+        Ok(())
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            self.start_sending()?;
+            if !self.has_unsent() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.tcp.poll_write_ready(cx))?;
+        }
+    }
+}
+
+/// How TCP finds out that a silent peer is gone: after 60 s, by four probes 15 s apart.
+pub fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
+}
+
+/// Has TCP watch the peer of a connection that will be silent for long, or takes what it is sent
+/// without a word: after `unanswered` without an acknowledgement it counts as gone.
+///
+/// # Errors
+/// When the connection has failed already.
+pub fn watch_peer(tcp: &TcpStream, unanswered: Duration) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_keepalive(&keepalive())?;
+    socket.set_tcp_user_timeout(Some(unanswered))
+}
+
+/// What is left of a connection when HTTP is done with it.
+#[derive(Debug)]
+pub struct Parts {
+    /// The connection.
+    pub tcp: TcpStream,
+    /// Read from it, and by nobody yet.
+    pub unread: Vec<u8>,
+    /// To be sent before anything else.
+    pub unsent: Vec<u8>,
+}
+
+/// A [`Wire`] as Pingora's stream.
+#[derive(Debug)]
+pub struct Socket(Arc<Wire>);
+
+impl Socket {
+    /// A connection of which nothing has been read.
+    pub fn new(tcp: TcpStream) -> Self {
+        Self(Arc::new(Wire { tcp, waiting: Mutex::default() }))
+    }
+
+    /// The socket that `stream` is; `None` when it is something else, such as TLS.
+    pub fn from_stream(stream: Stream) -> Option<Self> {
+        let socket: Box<Self> = stream.into_any().downcast().ok()?;
+        Some(*socket)
+    }
+
+    /// The wire of the socket that `stream` is.
+    pub fn wire_of(stream: &Stream) -> Option<&Arc<Wire>> {
+        let any: &dyn Any = stream.as_any();
+        Some(&any.downcast_ref::<Self>()?.0)
+    }
+
+    /// The connection itself.
+    pub fn wire(&self) -> &Arc<Wire> {
+        &self.0
+    }
+
+    /// Takes the connection apart; `None` while somebody else holds the wire.
+    pub fn into_parts(self) -> Option<Parts> {
+        let wire = Arc::into_inner(self.0)?;
+        let Waiting { unread, unsent, .. } = wire.waiting.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Some(Parts { tcp: wire.tcp, unread, unsent })
+    }
+
+    fn poll_tcp(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(wire) = Arc::get_mut(&mut self.0) {
+            // Alone with the wire: this way tokio learns from a short read that all is read.
+            return Pin::new(&mut wire.tcp).poll_read(cx, buf);
+        }
+        let tcp = &self.0.tcp;
+        loop {
+            ready!(tcp.poll_read_ready(cx))?;
+            match tcp.try_read_buf(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other.map(drop)),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let mut waiting = self.0.waiting();
+        if waiting.unread.is_empty() {
+            drop(waiting);
+            ready!(self.poll_tcp(cx, buf))?;
+            waiting = self.0.waiting();
+        } else {
+            let taken = waiting.unread.len().min(buf.remaining());
+            buf.put_slice(&waiting.unread[..taken]);
+            waiting.unread.drain(..taken);
+        }
+        let passed = waiting.gate.pass(&buf.filled()[before..])?;
+        let kept = &buf.filled()[before + passed..];
+        if !kept.is_empty() {
+            waiting.unread.splice(..0, kept.iter().copied());
+            buf.set_filled(before + passed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let is_shared = Arc::strong_count(&self.0) > 1;
+        let mut waiting = self.0.waiting();
+        if !is_shared && waiting.unsent.len() + bytes.len() > Wire::COALESCE_MAX {
+            drop(waiting);
+            ready!(self.0.poll_send(cx))?;
+            if bytes.len() > Wire::COALESCE_MAX {
+                return poll_write_tcp(&self.0.tcp, cx, bytes);
+            }
+            waiting = self.0.waiting();
+        }
+        waiting.unsent.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if Arc::strong_count(&self.0) > 1 {
+            return Poll::Ready(Ok(())); // Who shares the wire flushes it.
+        }
+        self.0.poll_send(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Poll::Ready(SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write))
+    }
+}
+
+fn poll_write_tcp(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        match tcp.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_write_ready(cx))?,
+            other => return Poll::Ready(other),
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Socket {
+    async fn shutdown(&mut self) {
+        // The connection may have failed already: then it is as closed as it gets.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Socket {
+    fn id(&self) -> UniqueIDType {
+        self.0.tcp.as_raw_fd()
+    }
+}
+
+impl Ssl for Socket {}
+
+impl Peek for Socket {}
+
+impl GetTimingDigest for Socket {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Socket {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Socket {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}

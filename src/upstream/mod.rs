@@ -1,0 +1,112 @@
+//! Upstreams: groups of servers, with what is known of them while the proxy runs.
+
+pub mod connect;
+pub mod headers;
+mod pool;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use pool::Pool;
+
+use crate::balance::{self, Candidate, Ring};
+use crate::config::{self, AffinitySource, Sse, Timeouts};
+use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
+use crate::relay::Kind;
+
+/// A group of servers that serve the same thing.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name in the file.
+    pub name: String,
+    /// Its servers, in the order of the file.
+    pub servers: Vec<Server>,
+    /// Where its clients' keys are looked for.
+    pub affinity: Vec<AffinitySource>,
+    /// How long each phase may take.
+    pub timeouts: Timeouts,
+    /// What is done for event streams.
+    pub sse: Sse,
+    /// What its requests count with.
+    pub metrics: UpstreamMetrics,
+    ring: Ring,
+    /// Takes turns among servers that are equally loaded.
+    ties: AtomicUsize,
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct Server {
+    /// Names it among all servers of the process, for the pool.
+    pub id: ServerId,
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its connections count with.
+    pub metrics: ServerMetrics,
+    weight: u32,
+    open: AtomicUsize,
+}
+
+/// Names a server among all of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServerId(usize);
+
+impl Upstream {
+    /// The upstreams of a configuration, in its order.
+    pub fn all(configs: &[config::Upstream], metrics: &Metrics) -> Vec<Arc<Self>> {
+        let mut ids = (0..).map(ServerId);
+        configs.iter().map(|config| Arc::new(Self::new(config, metrics, &mut ids))).collect()
+    }
+
+    fn new(config: &config::Upstream, metrics: &Metrics, ids: &mut impl Iterator<Item = ServerId>) -> Self {
+        let servers = config.servers.iter().zip(ids);
+        Self {
+            name: config.name.clone(),
+            ring: Ring::new(config.servers.iter().map(|server| (server.address.to_string(), server.weight))),
+            servers: servers.map(|(server, id)| Server::new(server, id, &config.name, metrics)).collect(),
+            affinity: config.affinity.clone(),
+            timeouts: config.timeouts,
+            sse: config.sse.clone(),
+            metrics: metrics.upstream(&config.name),
+            ties: AtomicUsize::new(0),
+        }
+    }
+
+    /// The servers in the order in which to try them for a client with `key`, each once.
+    pub fn candidates(&self, key: Option<&[u8]>) -> impl Iterator<Item = usize> {
+        let tie = if key.is_none() { self.ties.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        balance::order(&self.ring, key, self.servers.iter().map(Server::candidate), tie)
+    }
+}
+
+impl Server {
+    fn new(config: &config::Server, id: ServerId, upstream: &str, metrics: &Metrics) -> Self {
+        Self {
+            id,
+            name: config.name.clone(),
+            address: config.address,
+            metrics: metrics.server(upstream, &config.name),
+            weight: config.weight,
+            open: AtomicUsize::new(0),
+        }
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate { weight: self.weight, open: self.open.load(Ordering::Relaxed) }
+    }
+
+    /// One more exchange or relay of `kind` holds a connection.
+    pub fn open(&self, kind: Kind) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.metrics.open(kind).inc();
+    }
+
+    /// One less.
+    pub fn close(&self, kind: Kind) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.open(kind).dec();
+    }
+}
