@@ -1,0 +1,95 @@
+//! One connection of a client: its requests one after the other, and what it turns into.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::exchange::{Front, Next, exchange};
+use crate::observe::Observer;
+use crate::relay::Relay;
+use crate::socket::Socket;
+
+/// Serves the requests that come on `tcp` until it closes or stays for good.
+///
+/// Between requests, and before the first one, it holds a socket and nothing else.
+pub async fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open: Open) {
+    let mut socket = Socket::new(tcp);
+    let mut patience = front.request_head;
+    let mut stopping = front.stopping.clone();
+    loop {
+        tokio::select! {
+            biased;
+            readable = timeout(patience, socket.wire().readable()) => match readable {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
+            },
+            () = stopped(&mut stopping) => return,
+        }
+        match Box::pin(exchange(&front, socket, previous_hop)).await {
+            Next::Close => return,
+            Next::Request(same, keepalive) => (socket, patience) = (same, keepalive),
+            Next::Relay(handover) => {
+                // A task of its own, so that what exchanges need is freed with this one.
+                let relay = Relay::new(*handover);
+                tokio::spawn(async move {
+                    relay.await;
+                    drop(open);
+                });
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until the process is stopping.
+pub async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left to say so: the process has stopped.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// The connections of one worker.
+#[derive(Debug, Default)]
+pub struct Live {
+    count: AtomicUsize,
+    fewer: Notify,
+}
+
+impl Live {
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits until one has closed.
+    pub async fn fewer(&self) {
+        self.fewer.notified().await;
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+#[derive(Debug)]
+pub struct Open {
+    observer: Arc<Observer>,
+    live: Arc<Live>,
+}
+
+impl Open {
+    /// One more connection.
+    pub fn new(observer: Arc<Observer>, live: Arc<Live>) -> Self {
+        observer.metrics.client_connections.inc();
+        live.count.fetch_add(1, Ordering::Relaxed);
+        Self { observer, live }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.observer.metrics.client_connections.dec();
+        self.live.count.fetch_sub(1, Ordering::Relaxed);
+        self.live.fewer.notify_one();
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a request was refused, or could not be served.
+
+/// Every way the proxy itself fails a request before a response has begun.
+///
+/// A failure gets a variant when someone acts on it: the client by its status, the operator by
+/// its label. Its text goes to the client, so it names no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// The head of the request is not HTTP.
+    #[error("the request is malformed")]
+    Malformed,
+    /// HTTP/1.1 without a `Host`.
+    #[error("the request has no Host field")]
+    NoHost,
+    /// The head took too long.
+    #[error("the head of the request took too long")]
+    HeadTimeout,
+    /// The head is longer than `limits.head_bytes`.
+    #[error("the head of the request is longer than {bytes_max} bytes")]
+    HeadTooLong {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The head has more fields than `limits.headers`.
+    #[error("the request has more than {max} header fields")]
+    TooManyFields {
+        /// The limit.
+        max: usize,
+    },
+    /// A method that makes no sense here: CONNECT.
+    #[error("the method is not allowed")]
+    MethodNotAllowed,
+    /// No rule matches the request.
+    #[error("no route for host {host:?} and this path")]
+    NoRoute {
+        /// The host the client asked for.
+        host: String,
+    },
+    /// The body of the request stopped coming.
+    #[error("the body of the request took too long")]
+    BodyTimeout,
+    /// The framing of the request's body is broken.
+    #[error("the body of the request is malformed")]
+    BodyMalformed,
+    /// No server of the upstream could be connected to.
+    #[error("no server of upstream {upstream:?} could be reached")]
+    NoServer {
+        /// The upstream.
+        upstream: String,
+    },
+    /// The server closed, failed or spoke nonsense instead of a response.
+    #[error("the server of upstream {upstream:?} gave no valid response")]
+    NoResponse {
+        /// The upstream.
+        upstream: String,
+    },
+    /// The server did not answer in time.
+    #[error("the server of upstream {upstream:?} did not answer within {seconds} s")]
+    ResponseTimeout {
+        /// The upstream.
+        upstream: String,
+        /// The time-out `response_head`.
+        seconds: u64,
+    },
+}
+
+impl ProxyError {
+    /// The status the client sees.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Malformed | Self::NoHost | Self::BodyMalformed => 400,
+            Self::NoRoute { .. } => 404,
+            Self::MethodNotAllowed => 405,
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::HeadTooLong { .. } | Self::TooManyFields { .. } => 431,
+            Self::NoServer { .. } | Self::NoResponse { .. } => 502,
+            Self::ResponseTimeout { .. } => 504,
+        }
+    }
+
+    /// A fixed word for logs and metric labels; never holds request data.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoHost => "no_host",
+            Self::HeadTimeout => "head_timeout",
+            Self::HeadTooLong { .. } => "head_too_long",
+            Self::TooManyFields { .. } => "too_many_fields",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NoRoute { .. } => "no_route",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyMalformed => "body_malformed",
+            Self::NoServer { .. } => "no_server",
+            Self::NoResponse { .. } => "no_response",
+            Self::ResponseTimeout { .. } => "response_timeout",
+        }
+    }
+}

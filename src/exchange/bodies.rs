@@ -1,0 +1,301 @@
+//! Bodies, both ways at once, and the heads that come before them.
+//!
+//! The rule: no more is read for a peer that has not yet taken what it was sent. While bodies flow
+//! both wires are held beside their sessions, so that writes never wait (see [`crate::socket`])
+//! and flushing is one more thing to wait for: a server that answers while it is still being
+//! asked, and a client that listens only when it has said everything, cannot block each other.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::UPGRADE;
+use http::{StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v1::client::HttpSession as ClientSession;
+use pingora::{BError, ErrorType};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Answer, Failure, no_response, of_client, wire};
+use crate::error::ProxyError;
+use crate::observe::Record;
+use crate::relay::EndReason;
+use crate::socket::Socket;
+use crate::upstream::{Upstream, headers};
+
+/// Sends the request, and waits for the head of the final response; informational ones are passed
+/// on meanwhile. Returns whether the body of the request has been sent to its end.
+pub(super) async fn ask(
+    down: &mut ServerSession,
+    up: &mut ClientSession,
+    head: Box<RequestHeader>,
+    upstream: &Upstream,
+    record: &mut Record,
+) -> Result<bool, Failure> {
+    match timeout(upstream.timeouts.send, up.write_request_header(head)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) if is_connection_error(&error) => return Err(Failure::Stale),
+        Ok(Err(_)) => return Err(Failure::Refuse(ProxyError::Malformed)),
+        Err(_) => return Err(no_response(upstream)),
+    }
+    if down.is_body_done() {
+        await_head(down, up, upstream).await?;
+        return Ok(true);
+    }
+    Box::pin(send_body(down, up, upstream, record)).await
+}
+
+/// Waits for the head of the final response to a request without a body. A long-poll is parked
+/// here, maybe for minutes, and holds no buffer.
+async fn await_head(down: &mut ServerSession, up: &mut ClientSession, upstream: &Upstream) -> Result<(), Failure> {
+    let deadline = Instant::now() + upstream.timeouts.response_head;
+    loop {
+        {
+            let (Some(client), Some(server)) = (wire(down), Socket::wire_of(up.stream())) else {
+                return Err(Failure::End(EndReason::ServerError));
+            };
+            tokio::select! {
+                readable = timeout_at(deadline, server.readable()) => match readable {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(Failure::Stale),
+                    Err(_) => return Err(too_late(upstream)),
+                },
+                () = client.closed() => return Err(Failure::End(EndReason::ClientClosed)),
+            }
+        }
+        match timeout_at(deadline, Box::pin(up.read_response())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(bad_response(&error, up, upstream)),
+            Err(_) => return Err(too_late(upstream)),
+        }
+        if is_final(up) {
+            return Ok(());
+        }
+        pass_informational(down, up).await?;
+    }
+}
+
+/// Passes the body of the request on until the final head has come, which need not wait for it.
+async fn send_body(
+    down: &mut ServerSession,
+    up: &mut ClientSession,
+    upstream: &Upstream,
+    record: &mut Record,
+) -> Result<bool, Failure> {
+    let (Some(client), Some(server)) = (wire(down).cloned(), Socket::wire_of(up.stream()).cloned()) else {
+        return Err(Failure::End(EndReason::ServerError));
+    };
+    let mut is_sent = false;
+    loop {
+        let patience = match (server.has_unsent(), is_sent) {
+            (true, _) => upstream.timeouts.send,
+            (false, false) => upstream.timeouts.body,
+            (false, true) => upstream.timeouts.response_head,
+        };
+        let event = async {
+            tokio::select! {
+                piece = down.read_request_body(), if !is_sent && !server.has_unsent() => Event::FromClient(piece),
+                read = up.read_response() => Event::Head(read),
+                flushed = server.flush(), if server.has_unsent() => Event::Flushed(flushed),
+                () = client.closed(), if is_sent => Event::ClientGone,
+            }
+        };
+        match timeout(patience, event).await {
+            Ok(Event::FromClient(piece)) => {
+                is_sent = pass_to_server(up, piece, record).await?;
+            }
+            Ok(Event::Head(Ok(_))) if is_final(up) => return Ok(is_sent),
+            Ok(Event::Head(Ok(_))) => pass_informational(down, up).await?,
+            Ok(Event::Head(Err(error))) => return Err(bad_response(&error, up, upstream)),
+            Ok(Event::Flushed(Ok(()))) => {}
+            Ok(Event::Flushed(Err(_))) => await_last_word(up, upstream).await?,
+            Ok(Event::ClientGone) => return Err(Failure::End(EndReason::ClientClosed)),
+            Err(_) if server.has_unsent() => return Err(Failure::End(EndReason::ServerStalled)),
+            Err(_) if is_sent => return Err(too_late(upstream)),
+            Err(_) => return Err(Failure::Refuse(ProxyError::BodyTimeout)),
+        }
+        if is_final(up) {
+            return Ok(is_sent);
+        }
+    }
+}
+
+/// What may happen while a body is sent and an answer awaited.
+enum Event {
+    FromClient(pingora::Result<Option<Bytes>>),
+    Head(pingora::Result<usize>),
+    Flushed(std::io::Result<()>),
+    ClientGone,
+}
+
+/// Gives the server a piece of the request's body; `true` at its end.
+async fn pass_to_server(
+    up: &mut ClientSession,
+    piece: pingora::Result<Option<Bytes>>,
+    record: &mut Record,
+) -> Result<bool, Failure> {
+    let Some(piece) = piece.map_err(|error| bad_body(&error))? else {
+        // A failure to write shows when the answer is read, which the server may have sent before.
+        let _ = up.finish_body().await;
+        return Ok(true);
+    };
+    if !piece.is_empty() {
+        record.add_bytes(piece.len() as u64, 0);
+        let _ = up.write_body(&piece).await;
+    }
+    Ok(false)
+}
+
+/// The server takes no more of the request; maybe it has answered before it closed.
+async fn await_last_word(up: &mut ClientSession, upstream: &Upstream) -> Result<(), Failure> {
+    while !is_final(up) {
+        match timeout(upstream.timeouts.send, up.read_response()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return Err(no_response(upstream)),
+        }
+    }
+    Ok(())
+}
+
+/// Passes the response on, and what is left of the request meanwhile.
+pub(super) async fn respond(
+    down: &mut ServerSession,
+    mut answer: Answer,
+    head: Box<ResponseHeader>,
+    upstream: &Upstream,
+    record: &mut Record,
+) -> Result<(), EndReason> {
+    record.answered(head.status.as_u16());
+    let pause = if headers::is_event_stream(&head) { upstream.timeouts.idle } else { upstream.timeouts.body };
+    pass_bodies(down, &mut answer, head, pause, upstream.timeouts.send, record).await?;
+    give_back(answer, upstream).await;
+    Ok(())
+}
+
+async fn pass_bodies(
+    down: &mut ServerSession,
+    answer: &mut Answer,
+    head: Box<ResponseHeader>,
+    pause: Duration,
+    send: Duration,
+    record: &mut Record,
+) -> Result<(), EndReason> {
+    let up = &mut answer.up;
+    let (Some(client), Some(server)) = (wire(down).cloned(), Socket::wire_of(up.stream()).cloned()) else {
+        return Err(EndReason::ServerError);
+    };
+    down.write_response_header(head).await.map_err(|error| of_client(&error))?;
+    // A response without a length may trickle, and its client waits for the head already.
+    while !up.is_body_done() {
+        let patience = if client.has_unsent() { send } else { pause };
+        let is_sent = answer.is_sent;
+        let event = async {
+            tokio::select! {
+                biased;
+                piece = up.read_body_bytes(), if !client.has_unsent() => Pass::FromServer(piece),
+                flushed = client.flush(), if client.has_unsent() => Pass::ToClient(flushed),
+                piece = down.read_request_body(), if !is_sent && !server.has_unsent() => Pass::FromClient(piece),
+                flushed = server.flush(), if server.has_unsent() => Pass::ToServer(flushed),
+                () = client.closed(), if is_sent => Pass::ClientGone,
+            }
+        };
+        match timeout(patience, event).await {
+            Ok(Pass::FromServer(Ok(Some(piece)))) => {
+                record.add_bytes(0, piece.len() as u64);
+                down.write_response_body(piece, false).await.map_err(|error| of_client(&error))?;
+                if !up.is_body_done() {
+                    client.start_sending().map_err(|_| EndReason::ClientError)?;
+                }
+            }
+            Ok(Pass::FromServer(Ok(None))) => break,
+            Ok(Pass::FromServer(Err(_))) => return Err(EndReason::ServerError),
+            Ok(Pass::FromClient(piece)) => {
+                answer.is_sent = match pass_to_server(up, piece, record).await {
+                    Ok(is_sent) => is_sent,
+                    Err(_) => return Err(EndReason::ClientError),
+                };
+            }
+            Ok(Pass::ToClient(Ok(()))) => {}
+            Ok(Pass::ToClient(Err(_))) => return Err(EndReason::ClientError),
+            // The server wants no more of the request: its answer is what counts now.
+            Ok(Pass::ToServer(result)) => answer.is_sent |= result.is_err(),
+            Ok(Pass::ClientGone) => return Err(EndReason::ClientClosed),
+            Err(_) if client.has_unsent() => return Err(EndReason::ClientStalled),
+            Err(_) => return Err(EndReason::Idle),
+        }
+    }
+    Ok(())
+}
+
+enum Pass {
+    FromServer(pingora::Result<Option<Bytes>>),
+    ToClient(std::io::Result<()>),
+    FromClient(pingora::Result<Option<Bytes>>),
+    ToServer(std::io::Result<()>),
+    ClientGone,
+}
+
+/// Keeps the server's connection for other requests, if it is as it was before this one.
+async fn give_back(answer: Answer, upstream: &Upstream) {
+    let Answer { mut up, server, is_sent, .. } = answer;
+    if !is_sent {
+        return;
+    }
+    up.respect_keepalive();
+    let hint = keep_alive_hint(&up);
+    if let Some(socket) = up.reuse().await.and_then(Socket::from_stream) {
+        crate::upstream::Pool::put(upstream.servers[server].id, socket, hint, std::time::Instant::now());
+    }
+}
+
+/// `Keep-Alive: timeout=5`: what Node's servers send, and mean.
+fn keep_alive_hint(up: &ClientSession) -> Option<Duration> {
+    let field = up.get_header("keep-alive")?.to_str().ok()?;
+    let seconds = field.split(',').find_map(|parameter| parameter.trim().strip_prefix("timeout="))?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn is_final(up: &ClientSession) -> bool {
+    up.get_status().is_some_and(|status| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
+}
+
+async fn pass_informational(down: &mut ServerSession, up: &ClientSession) -> Result<(), Failure> {
+    let Some(head) = up.resp_header() else {
+        return Ok(());
+    };
+    if down.req_header().version < Version::HTTP_11 {
+        return Ok(()); // HTTP/1.0 knows none (RFC 9110, section 15.2).
+    }
+    let mut head = Box::new(head.clone());
+    headers::to_client(&mut head, None).map_err(|_| Failure::End(EndReason::ServerError))?;
+    head.remove_header(&UPGRADE);
+    down.write_response_header(head).await.map_err(|error| Failure::End(of_client(&error)))
+}
+
+fn is_connection_error(error: &BError) -> bool {
+    matches!(error.etype(), ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed)
+}
+
+/// What it means that no head could be read.
+fn bad_response(error: &BError, up: &ClientSession, upstream: &Upstream) -> Failure {
+    if Socket::wire_of(up.stream()).is_some_and(|wire| !wire.head_has_begun()) {
+        return Failure::Stale;
+    }
+    tracing::debug!("upstream {}: no valid response: {error}", upstream.name);
+    no_response(upstream)
+}
+
+fn bad_body(error: &BError) -> Failure {
+    match error.etype() {
+        ErrorType::ReadTimedout => Failure::Refuse(ProxyError::BodyTimeout),
+        ErrorType::ConnectionClosed | ErrorType::ReadError => Failure::End(EndReason::ClientClosed),
+        _ => Failure::Refuse(ProxyError::BodyMalformed),
+    }
+}
+
+fn too_late(upstream: &Upstream) -> Failure {
+    Failure::Refuse(ProxyError::ResponseTimeout {
+        upstream: upstream.name.clone(),
+        seconds: upstream.timeouts.response_head.as_secs(),
+    })
+}

@@ -1,0 +1,128 @@
+//! What becomes of an answer: a response that is passed on, or a connection that stays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+
+use tokio::time::timeout;
+
+use super::{Answer, Failure, no_response, of_client};
+use crate::error::ProxyError;
+use crate::observe::Record;
+use crate::relay::{self, ClientFraming, EndReason, Events, Handover, Kind, ServerFraming};
+use crate::socket::{self, Parts, Socket};
+use crate::upstream::{Upstream, headers};
+
+/// What is to be done with an answer, and the head the client gets.
+pub(super) enum Plan {
+    /// An ordinary response.
+    Respond(Box<ResponseHeader>),
+    /// It stays.
+    Relay(Box<ResponseHeader>, Kind),
+}
+
+/// Decides, and makes the head for the client.
+pub(super) fn plan(down: &ServerSession, answer: &Answer, upstream: &Upstream) -> Result<Plan, ProxyError> {
+    let refused = || match no_response(upstream) {
+        Failure::Refuse(error) => error,
+        Failure::Stale | Failure::End(_) => ProxyError::Malformed,
+    };
+    let mut head = Box::new(answer.up.resp_header().ok_or_else(refused)?.clone());
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // A 101 that nobody asked for, or to something else, must never become a tunnel.
+        let asked = answer.asked.as_ref().filter(|asked| headers::agrees_to(&head.headers, asked));
+        let asked = asked.ok_or_else(refused)?;
+        headers::to_client(&mut head, Some(asked)).map_err(|_| refused())?;
+        return Ok(Plan::Relay(head, kind_of(asked)));
+    }
+    let is_events = headers::is_event_stream(&head);
+    headers::to_client(&mut head, None).map_err(|_| refused())?;
+    headers::frame_for(&mut head, down.req_header().version).map_err(|_| refused())?;
+    if !is_events {
+        return Ok(Plan::Respond(head));
+    }
+    headers::for_event_stream(&mut head).map_err(|_| refused())?;
+    // What has a length ends by itself, and in what is coded nothing can be inserted.
+    let is_plain = !head.headers.contains_key(CONTENT_LENGTH) && !head.headers.contains_key(CONTENT_ENCODING);
+    let has_body = down.req_header().method != Method::HEAD && head.status != StatusCode::NO_CONTENT;
+    if is_plain && has_body && answer.is_sent {
+        return Ok(Plan::Relay(head, Kind::EventStream));
+    }
+    Ok(Plan::Respond(head))
+}
+
+fn kind_of(protocol: &HeaderValue) -> Kind {
+    if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") { Kind::WebSocket } else { Kind::Tunnel }
+}
+
+/// Writes the head, takes both sockets out of their sessions, and frees everything else. `None`
+/// when the client is gone.
+pub(super) async fn hand_over(
+    mut down: ServerSession,
+    answer: Answer,
+    head: Box<ResponseHeader>,
+    kind: Kind,
+    upstream: Arc<Upstream>,
+    mut record: Record,
+) -> Option<Box<Handover>> {
+    let events = (kind == Kind::EventStream).then(|| {
+        let is_chunked = answer.up.resp_header().is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING));
+        let server = if is_chunked { ServerFraming::Chunked } else { ServerFraming::UntilClose };
+        let is_modern = down.req_header().version >= Version::HTTP_11;
+        let client = if is_modern { ClientFraming::Chunked } else { ClientFraming::UntilClose };
+        Events::new(server, client)
+    });
+    record.answered(head.status.as_u16());
+    record.becomes(kind);
+    down.set_keepalive(None);
+    match timeout(upstream.timeouts.send, down.write_response_header(head)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            record.end(of_client(&error));
+            return None;
+        }
+        Err(_) => {
+            record.end(EndReason::ClientStalled);
+            return None;
+        }
+    }
+    let (Some(client), Some(server)) = (parts_of_client(down), parts_of(answer.up.into_inner())) else {
+        record.end(EndReason::ServerError);
+        return None;
+    };
+    let unanswered = upstream.timeouts.send.max(UNANSWERED_MIN);
+    // What fails here has failed already, and the relay will find out.
+    let _ = socket::watch_peer(&client.tcp, unanswered).and(socket::watch_peer(&server.tcp, unanswered));
+    let keepalive = events.as_ref().and(upstream.sse.keepalive);
+    Some(Box::new(Handover {
+        client: client.tcp,
+        client_unread: client.unread,
+        client_unsent: client.unsent,
+        server: server.tcp,
+        server_unsent: server.unsent,
+        server_unread: server.unread,
+        events,
+        limits: relay::limits(&upstream.timeouts, keepalive, fastrand::u32(..)),
+        upstream,
+        record,
+    }))
+}
+
+/// Least time without an acknowledgement after which a relay's peer counts as gone. TCP counts a
+/// peer that takes nothing as silent too, hence never less than the time-out `send`.
+const UNANSWERED_MIN: Duration = Duration::from_secs(120);
+
+fn parts_of_client(down: ServerSession) -> Option<Parts> {
+    match down {
+        ServerSession::H1(down) => parts_of(down.into_inner()),
+        _ => None,
+    }
+}
+
+fn parts_of(stream: pingora::protocols::Stream) -> Option<Parts> {
+    Socket::from_stream(stream)?.into_parts()
+}

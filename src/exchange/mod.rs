@@ -1,0 +1,385 @@
+//! One request and its answer, phase by phase: the only place that knows the whole order.
+//!
+//! ```text
+//! read the head ─ check ─ route ─ affinity ─ reach a server ─ send ─ await the answer
+//!                                                 ▲                        │
+//!                                                 └─ a pooled connection   ├─ 101, events: hand over
+//!                                                    turned out closed     └─ pass the body on, keep alive
+//! ```
+//!
+//! Pingora reads and writes the heads and the framing; what is decided between them is asked of
+//! `route`, `affinity` and `balance`. Large phases are boxed, so that what they needed is freed
+//! when they end: a parked long-poll waits in little more than two sockets.
+
+mod bodies;
+mod handoff;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, REFERER, SEC_WEBSOCKET_KEY, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::v1::client::HttpSession as ClientSession;
+use pingora::protocols::http::{ReusableHttpStream, ServerSession};
+use pingora::{BError, ErrorType};
+use tokio::time::timeout;
+
+use crate::affinity::{self, Asker, forwarded};
+use crate::config::{Limits, Route, TrustedProxies};
+use crate::error::ProxyError;
+use crate::observe::{Asked, Observer, Record};
+use crate::relay::{EndReason, Handover};
+use crate::route;
+use crate::socket::{Socket, Wire};
+use crate::upstream::headers::{self, PreviousHop};
+use crate::upstream::{Pool, Upstream, connect};
+
+/// What every exchange needs to know; the same for all threads.
+#[derive(Debug)]
+pub struct Front {
+    /// In the order of the file.
+    pub routes: Vec<Route>,
+    /// What the routes refer to.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Whose forwarded fields are believed.
+    pub trusted: TrustedProxies,
+    /// What a head may weigh.
+    pub limits: Limits,
+    /// How long a head may take: the upstream is not known before it is read, so this is the
+    /// largest of all.
+    pub request_head: Duration,
+    /// Where exchanges report to.
+    pub observer: Arc<Observer>,
+    /// Turns `true` when the process is stopping: then no connection is kept alive.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// What becomes of the client's connection.
+#[derive(Debug)]
+pub enum Next {
+    /// It is closed, or about to be.
+    Close,
+    /// Another request may come on it within this time.
+    Request(Socket, Duration),
+    /// It stays, and is HTTP no longer.
+    Relay(Box<Handover>),
+}
+
+/// Why an exchange stops before its response is complete.
+enum Failure {
+    /// The client is told.
+    Refuse(ProxyError),
+    /// A pooled connection had been closed by its server, and the server has seen nothing.
+    Stale,
+    /// There is nobody to tell, or it is too late.
+    End(EndReason),
+}
+
+/// Longest head of a response; what servers send is bounded too.
+const RESPONSE_HEAD_MAX: usize = 256 * 1024;
+
+/// Serves the next request on `socket`.
+pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) -> Next {
+    socket.wire().expect_head(front.limits.head_bytes);
+    let mut down = ServerSession::new_http1(Box::new(socket));
+    down.set_pipelining_enabled(true);
+    down.set_read_timeout(None); // Each phase has its own.
+    let head = read_head(front, &mut down).await;
+    let began = Instant::now();
+    let (mut record, checked) = match head {
+        Ok(false) => return Next::Close,
+        Ok(true) => (record(front, began, down.req_header(), previous_hop), check(front, down.req_header())),
+        Err(error) => (unreadable(front, began, previous_hop), Err(error)),
+    };
+    let result = match checked {
+        Ok(upstream) => {
+            record.routed(&upstream);
+            serve(front, &mut down, &upstream, previous_hop, &mut record).await.map(|answer| (answer, upstream))
+        }
+        Err(error) => Err(Failure::Refuse(error)),
+    };
+    match result {
+        Ok((answer, upstream)) => finish(front, down, answer, upstream, record).await,
+        Err(Failure::Refuse(error)) => refuse(front, down, &error, record).await,
+        Err(Failure::Stale) => {
+            record.end(EndReason::ServerError);
+            Next::Close
+        }
+        Err(Failure::End(reason)) => {
+            record.end(reason);
+            Next::Close
+        }
+    }
+}
+
+/// `false` when the client closed instead of asking.
+async fn read_head(front: &Front, down: &mut ServerSession) -> Result<bool, ProxyError> {
+    let read = timeout(front.request_head, Box::pin(down.read_request())).await;
+    let is_too_long = wire(down).is_some_and(|wire| wire.head_is_too_long());
+    match read {
+        _ if is_too_long => Err(ProxyError::HeadTooLong { bytes_max: front.limits.head_bytes }),
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(error)) => match error.etype() {
+            ErrorType::ConnectionClosed | ErrorType::ReadError => Ok(false),
+            ErrorType::ReadTimedout => Err(ProxyError::HeadTimeout),
+            _ => Err(ProxyError::Malformed),
+        },
+        Err(_) => Err(ProxyError::HeadTimeout),
+    }
+}
+
+/// Whether the request may be served, and by which upstream.
+fn check(front: &Front, head: &RequestHeader) -> Result<Arc<Upstream>, ProxyError> {
+    if head.headers.len() > front.limits.headers {
+        return Err(ProxyError::TooManyFields { max: front.limits.headers });
+    }
+    if head.method == Method::CONNECT {
+        return Err(ProxyError::MethodNotAllowed);
+    }
+    if head.version == Version::HTTP_11 && !head.headers.contains_key(http::header::HOST) {
+        return Err(ProxyError::NoHost); // RFC 9112, section 3.2.
+    }
+    let host = route::host(head);
+    let upstream = route::find(&front.routes, &host, head.uri.path());
+    upstream.map(|upstream| front.upstreams[upstream].clone()).ok_or(ProxyError::NoRoute { host })
+}
+
+/// The server's side of an exchange whose final head has come.
+struct Answer {
+    up: ClientSession,
+    server: usize,
+    /// The protocol the client asked to upgrade to.
+    asked: Option<HeaderValue>,
+    /// The request's body has been passed on to its end.
+    is_sent: bool,
+}
+
+/// Reaches a server and has it answer.
+async fn serve(
+    front: &Front,
+    down: &mut ServerSession,
+    upstream: &Arc<Upstream>,
+    previous_hop: IpAddr,
+    record: &mut Record,
+) -> Result<Answer, Failure> {
+    let asker = Asker { request: down.req_header(), previous_hop, trusted: &front.trusted };
+    let affinity = affinity::find(&upstream.affinity, asker);
+    record.named_by(affinity.as_ref().map_or("none", |affinity| affinity.source));
+    let key = affinity.map(|affinity| affinity.key.into_owned());
+
+    let hop = PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: "http" };
+    let asked = headers::upgrade_of(down.req_header()).cloned();
+    let mut may_use_pool = true;
+    loop {
+        let Reached { socket, server, is_pooled } = reach(upstream, key.as_deref(), may_use_pool).await?;
+        record.connected(server);
+        socket.wire().expect_head(RESPONSE_HEAD_MAX);
+        let mut up = ClientSession::new(Box::new(socket));
+        let mut head = Box::new(down.req_header().clone());
+        let address = upstream.servers[server].address.to_string();
+        headers::to_server(&mut head, hop, &address).map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
+        let can_repeat = is_pooled && head.method.is_idempotent() && down.is_body_empty();
+        match bodies::ask(down, &mut up, head, upstream, record).await {
+            Ok(is_sent) => {
+                return Ok(Answer { up, server, asked, is_sent });
+            }
+            // The server closed an idle connection while the request was on its way.
+            Err(Failure::Stale) if can_repeat => may_use_pool = false,
+            Err(Failure::Stale) => return Err(no_response(upstream)),
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+struct Reached {
+    socket: Socket,
+    server: usize,
+    is_pooled: bool,
+}
+
+/// A connection to the first candidate that can be reached. Nothing of the request is gone yet, so
+/// each of them may be tried.
+async fn reach(upstream: &Upstream, key: Option<&[u8]>, may_use_pool: bool) -> Result<Reached, Failure> {
+    for server in upstream.candidates(key) {
+        let this = &upstream.servers[server];
+        if may_use_pool && let Some(socket) = Pool::take(this.id, Instant::now()) {
+            return Ok(Reached { socket, server, is_pooled: true });
+        }
+        match connect::connect(this, upstream.timeouts.connect).await {
+            Ok(socket) => {
+                return Ok(Reached { socket, server, is_pooled: false });
+            }
+            Err(error) => {
+                this.metrics.connect_failures.inc();
+                tracing::debug!("upstream {}, server {}: cannot connect: {error}", upstream.name, this.name);
+            }
+        }
+    }
+    Err(Failure::Refuse(ProxyError::NoServer { upstream: upstream.name.clone() }))
+}
+
+/// Passes the answer on: as a relay, or as a response.
+async fn finish(
+    front: &Front,
+    mut down: ServerSession,
+    answer: Answer,
+    upstream: Arc<Upstream>,
+    mut record: Record,
+) -> Next {
+    if *front.stopping.borrow() {
+        down.set_keepalive(None);
+    }
+    let passed = match handoff::plan(&down, &answer, &upstream) {
+        Ok(handoff::Plan::Respond(head)) => bodies::respond(&mut down, answer, head, &upstream, &mut record).await,
+        Ok(handoff::Plan::Relay(head, kind)) => {
+            return match handoff::hand_over(down, answer, head, kind, upstream, record).await {
+                Some(handover) => Next::Relay(handover),
+                None => Next::Close,
+            };
+        }
+        Err(error) => return refuse(front, down, &error, record).await,
+    };
+    match passed {
+        Ok(()) => keep(down, upstream.timeouts.keepalive, upstream.timeouts.send, record).await,
+        Err(reason) => {
+            record.end(reason);
+            Next::Close
+        }
+    }
+}
+
+/// Ends a response that was passed on whole, and keeps the connection if both sides may.
+async fn keep(down: ServerSession, keepalive: Duration, send: Duration, mut record: Record) -> Next {
+    match timeout(send, down.finish()).await {
+        Ok(Ok(reusable)) => {
+            record.end(EndReason::Complete);
+            let Some((stream, beyond)) = reusable.map(ReusableHttpStream::into_parts) else {
+                return Next::Close;
+            };
+            let Some(socket) = Socket::from_stream(stream) else {
+                return Next::Close;
+            };
+            if let Some(beyond) = beyond {
+                socket.wire().put_back(&beyond);
+            }
+            Next::Request(socket, keepalive)
+        }
+        Ok(Err(error)) => {
+            record.end(of_client(&error));
+            Next::Close
+        }
+        Err(_) => {
+            record.end(EndReason::ClientStalled);
+            Next::Close
+        }
+    }
+}
+
+/// Answers with an error of our own.
+async fn refuse(front: &Front, mut down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
+    front.observer.metrics.count_error(error.label());
+    record.answered(error.status());
+    record.end(EndReason::Refused);
+    let text = Bytes::from(format!("{error}\n"));
+    let told = async {
+        let mut head = ResponseHeader::build(error.status(), Some(4))?;
+        head.insert_header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+        head.insert_header(http::header::CACHE_CONTROL, "no-store")?;
+        head.insert_header(CONTENT_LENGTH, text.len())?;
+        down.write_response_header(Box::new(head)).await?;
+        down.write_response_body(text, true).await?; // Nothing, if HEAD was asked.
+        Ok::<_, BError>(())
+    };
+    if let Ok(Ok(())) = timeout(TELL_WITHIN, told).await {
+        linger(down).await;
+    }
+    Next::Close
+}
+
+/// How long the client has to take an error of ours.
+const TELL_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long we listen to a client that we have refused.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would take
+/// the answer from a client that is still sending.
+async fn linger(mut down: ServerSession) {
+    down.shutdown().await;
+    let listening = async {
+        let ServerSession::H1(down) = down else {
+            return;
+        };
+        let Some(parts) = Socket::from_stream(down.into_inner()).and_then(Socket::into_parts) else {
+            return;
+        };
+        let mut ignored = vec![0; 4096];
+        while let Ok(()) = parts.tcp.readable().await {
+            match parts.tcp.try_read(&mut ignored) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = timeout(LINGER, listening).await;
+}
+
+/// The account of a request that could be read.
+fn record(front: &Front, began: Instant, head: &RequestHeader, previous_hop: IpAddr) -> Record {
+    Record::new(front.observer.clone(), began, |log| {
+        let text = |name: HeaderName| {
+            head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        Asked {
+            client: forwarded::rightmost_untrusted(&head.headers, previous_hop, &front.trusted),
+            previous_hop: previous_hop.to_canonical(),
+            method: head.method.clone(),
+            host: route::host(head).into(),
+            path: head.uri.path().into(),
+            protocol: head.version,
+            upgrade: text(http::header::UPGRADE).map(Into::into),
+            sec_websocket_key: text(SEC_WEBSOCKET_KEY).map(Into::into),
+            browser: log
+                .wants_browser()
+                .then(|| Box::new((text(USER_AGENT).unwrap_or_default(), text(REFERER).unwrap_or_default()))),
+        }
+    })
+}
+
+/// The account of a request whose head made no sense.
+fn unreadable(front: &Front, began: Instant, previous_hop: IpAddr) -> Record {
+    Record::new(front.observer.clone(), began, |_| Asked {
+        client: previous_hop.to_canonical(),
+        previous_hop: previous_hop.to_canonical(),
+        method: Method::from_bytes(b"-").unwrap_or_default(),
+        host: "".into(),
+        path: "".into(),
+        protocol: Version::HTTP_11,
+        upgrade: None,
+        sec_websocket_key: None,
+        browser: None,
+    })
+}
+
+/// The wire under a session with the client.
+fn wire(down: &ServerSession) -> Option<&Arc<Wire>> {
+    Socket::wire_of(down.stream()?)
+}
+
+fn no_response(upstream: &Upstream) -> Failure {
+    Failure::Refuse(ProxyError::NoResponse { upstream: upstream.name.clone() })
+}
+
+/// Why an exchange ends when its client's side failed with `error`.
+fn of_client(error: &BError) -> EndReason {
+    match error.etype() {
+        ErrorType::ConnectionClosed => EndReason::ClientClosed,
+        ErrorType::WriteTimedout => EndReason::ClientStalled,
+        _ => EndReason::ClientError,
+    }
+}

@@ -1,0 +1,216 @@
+//! Every metric: name, help, labels and buckets, in one place.
+//!
+//! Labels are bounded: what is in them comes from the configuration file or from closed lists,
+//! never from a request. What the path of each request touches is looked up once, at the start.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::relay::{EndReason, Kind};
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    open: IntGaugeVec,
+    durations: HistogramVec,
+    keepalives: IntCounterVec,
+    ends: IntCounterVec,
+    connect_failures: IntCounterVec,
+    errors: IntCounterVec,
+    /// Connections of clients, whatever they are doing.
+    pub client_connections: IntGauge,
+    /// Lines of the access log that were lost because its target was too slow.
+    pub log_lines_lost: IntCounter,
+}
+
+/// From a millisecond to a day: exchanges and relays share the buckets.
+const SECONDS: [f64; 14] =
+    [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0];
+
+/// The classes of status codes, as label values.
+const STATUS: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Panics
+    /// Never: names and labels are constants, and a test builds them.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric");
+            register(&registry, counters)
+        };
+        Self {
+            requests: counters(
+                "steadfast_requests_total",
+                "Requests answered, by upstream (empty when none was found) and class of status.",
+                &["upstream", "status"],
+            ),
+            open: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("steadfast_open_connections", "Exchanges and relays open now, by kind and server."),
+                    &["kind", "upstream", "server"],
+                )
+                .expect("a valid metric"),
+            ),
+            durations: register(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new("steadfast_duration_seconds", "From the request to the end, by kind.")
+                        .buckets(SECONDS.to_vec()),
+                    &["kind", "upstream"],
+                )
+                .expect("a valid metric"),
+            ),
+            keepalives: counters(
+                "steadfast_sse_keepalives_total",
+                "Comments inserted into idle event streams.",
+                &["upstream"],
+            ),
+            ends: counters(
+                "steadfast_ends_total",
+                "Exchanges and relays that ended, by kind and reason.",
+                &["kind", "upstream", "end_reason"],
+            ),
+            connect_failures: counters(
+                "steadfast_connect_failures_total",
+                "Connections to servers that could not be made.",
+                &["upstream", "server"],
+            ),
+            errors: counters("steadfast_errors_total", "Requests the proxy itself refused or failed.", &["error"]),
+            client_connections: register(
+                &registry,
+                IntGauge::new("steadfast_client_connections", "Connections of clients open now.")
+                    .expect("a valid metric"),
+            ),
+            log_lines_lost: register(
+                &registry,
+                IntCounter::new("steadfast_access_log_lost_total", "Log lines lost because their target was too slow.")
+                    .expect("a valid metric"),
+            ),
+            registry,
+        }
+    }
+
+    /// The text that Prometheus scrapes, and its content type.
+    pub fn scrape(&self) -> (Vec<u8>, String) {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::new();
+        if let Err(error) = encoder.encode(&self.registry.gather(), &mut text) {
+            tracing::error!("metrics could not be written: {error}");
+        }
+        (text, encoder.format_type().to_owned())
+    }
+
+    /// One more request that the proxy itself refused or failed; `error` is a fixed word.
+    pub fn count_error(&self, error: &'static str) {
+        self.errors.with_label_values(&[error]).inc();
+    }
+
+    /// What the requests of upstream `name` count with. The empty name is for those without one.
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        UpstreamMetrics {
+            requests: STATUS.map(|status| self.requests.with_label_values(&[name, status])),
+            durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
+            keepalives: self.keepalives.with_label_values(&[name]),
+            ends: self.ends.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// What the connections of `server` of `upstream` count with.
+    pub fn server(&self, upstream: &str, server: &str) -> ServerMetrics {
+        ServerMetrics {
+            open: Kind::ALL.map(|kind| self.open.with_label_values(&[kind.label(), upstream, server])),
+            connect_failures: self.connect_failures.with_label_values(&[upstream, server]),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> M {
+    registry.register(Box::new(metric.clone())).expect("metric names are unique");
+    metric
+}
+
+/// What the requests of one upstream count with.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    name: String,
+    requests: [IntCounter; 5],
+    durations: [Histogram; 4],
+    /// Comments inserted into idle event streams.
+    pub keepalives: IntCounter,
+    ends: IntCounterVec,
+}
+
+impl UpstreamMetrics {
+    /// One more request, answered with `status`; 0 when the client got no answer at all.
+    pub fn answered(&self, status: u16) {
+        if let Some(counter) = (status / 100).checked_sub(1).and_then(|class| self.requests.get(usize::from(class))) {
+            counter.inc();
+        }
+    }
+
+    /// One more end.
+    pub fn ended(&self, kind: Kind, reason: EndReason, seconds: f64) {
+        self.durations[kind as usize].observe(seconds);
+        self.ends.with_label_values(&[kind.label(), self.name.as_str(), reason.label()]).inc();
+    }
+}
+
+/// What the connections of one server count with.
+#[derive(Debug)]
+pub struct ServerMetrics {
+    open: [IntGauge; 4],
+    /// Connections that could not be made.
+    pub connect_failures: IntCounter,
+}
+
+impl ServerMetrics {
+    /// The gauge of open exchanges and relays of `kind`.
+    pub fn open(&self, kind: Kind) -> &IntGauge {
+        &self.open[kind as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_scraped() {
+        let metrics = Metrics::new();
+        let chat = metrics.upstream("chat");
+        chat.answered(101);
+        chat.answered(0);
+        chat.ended(Kind::WebSocket, EndReason::ClientClosed, 3.0);
+        metrics.server("chat", "a").open(Kind::EventStream).inc();
+        metrics.count_error("no_route");
+        let (text, content_type) = metrics.scrape();
+        let text = String::from_utf8(text).expect("metrics are text");
+        assert_eq!(content_type, "text/plain; version=0.0.4");
+        for line in [
+            r#"steadfast_requests_total{status="1xx",upstream="chat"} 1"#,
+            r#"steadfast_requests_total{status="5xx",upstream="chat"} 0"#,
+            r#"steadfast_ends_total{end_reason="client_closed",kind="websocket",upstream="chat"} 1"#,
+            r#"steadfast_duration_seconds_bucket{kind="websocket",upstream="chat",le="10"} 1"#,
+            r#"steadfast_open_connections{kind="sse",server="a",upstream="chat"} 1"#,
+            r#"steadfast_errors_total{error="no_route"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What operators see of requests: one log line and a few counters each.
+
+pub mod access_log;
+pub mod metrics;
+mod record;
+
+pub use record::{Asked, Observer, Record};

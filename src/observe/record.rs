@@ -1,0 +1,205 @@
+//! The account of one request, from its head to its end.
+//!
+//! The rule: whatever happens, each [`Record`] ends once, when it is dropped, and then gives one
+//! log line and gives back what it had counted as open. A future that is cancelled drops its
+//! record like any other; only shutting down does that, hence the reason it begins with.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{Method, Version};
+
+use super::access_log::{AccessLog, Line};
+use super::metrics::{Metrics, UpstreamMetrics};
+use crate::relay::{EndReason, Kind};
+use crate::upstream::Upstream;
+
+/// Where records report to.
+#[derive(Debug)]
+pub struct Observer {
+    /// All metrics.
+    pub metrics: Metrics,
+    /// The access log, when it is on.
+    pub access_log: Option<AccessLog>,
+    /// For requests that belong to no upstream.
+    unrouted: UpstreamMetrics,
+}
+
+impl Observer {
+    /// An observer that counts, and writes lines when there is a log.
+    pub fn new(metrics: Metrics, access_log: Option<AccessLog>) -> Self {
+        let unrouted = metrics.upstream("");
+        Self { metrics, access_log, unrouted }
+    }
+}
+
+/// What was asked for; kept for the log line.
+#[derive(Debug)]
+pub struct Asked {
+    /// The client, as far as trusted proxies tell.
+    pub client: IpAddr,
+    /// Who was connected to us.
+    pub previous_hop: IpAddr,
+    /// Request method.
+    pub method: Method,
+    /// Requested host.
+    pub host: Box<str>,
+    /// Requested path, without its query.
+    pub path: Box<str>,
+    /// What the client spoke.
+    pub protocol: Version,
+    /// The protocol the client asked to upgrade to.
+    pub upgrade: Option<Box<str>>,
+    /// `Sec-WebSocket-Key`.
+    pub sec_websocket_key: Option<Box<str>>,
+    /// `User-Agent` and `Referer`, when the log shows them.
+    pub browser: Option<Box<(String, String)>>,
+}
+
+/// The account of one request.
+#[derive(Debug)]
+pub struct Record {
+    observer: Arc<Observer>,
+    began: Instant,
+    /// `None` when there is no log to tell it to.
+    asked: Option<Box<Asked>>,
+    upstream: Option<Arc<Upstream>>,
+    /// Index into the upstream's servers, once one has been reached.
+    server: Option<u16>,
+    kind: Kind,
+    status: u16,
+    affinity: &'static str,
+    bytes_in: u64,
+    bytes_out: u64,
+    head_after: Option<u32>,
+    reason: EndReason,
+}
+
+impl Record {
+    /// A request whose head was complete at `began`. `asked` is called when there is a log.
+    pub fn new(observer: Arc<Observer>, began: Instant, asked: impl FnOnce(&AccessLog) -> Asked) -> Self {
+        let asked = observer.access_log.as_ref().map(|log| Box::new(asked(log)));
+        Self {
+            observer,
+            began,
+            asked,
+            upstream: None,
+            server: None,
+            kind: Kind::Http,
+            status: 0,
+            affinity: "none",
+            bytes_in: 0,
+            bytes_out: 0,
+            head_after: None,
+            reason: EndReason::Shutdown,
+        }
+    }
+
+    /// It belongs to `upstream`.
+    pub fn routed(&mut self, upstream: &Arc<Upstream>) {
+        self.upstream = Some(upstream.clone());
+    }
+
+    /// What named its client.
+    pub fn named_by(&mut self, affinity: &'static str) {
+        self.affinity = affinity;
+    }
+
+    /// It holds a connection to this server of its upstream from now on.
+    pub fn connected(&mut self, server: usize) {
+        self.leave_server();
+        self.server = u16::try_from(server).ok();
+        if let Some((upstream, server)) = self.server() {
+            upstream.servers[server].open(self.kind);
+        }
+    }
+
+    /// It turned out to be of `kind`.
+    pub fn becomes(&mut self, kind: Kind) {
+        if let Some((upstream, server)) = self.server() {
+            upstream.servers[server].close(self.kind);
+            upstream.servers[server].open(kind);
+        }
+        self.kind = kind;
+    }
+
+    /// The client is told `status`.
+    pub fn answered(&mut self, status: u16) {
+        self.status = status;
+        self.head_after = u32::try_from(self.began.elapsed().as_millis()).ok();
+    }
+
+    /// So many more bytes went from and to the client.
+    pub fn add_bytes(&mut self, from_client: u64, to_client: u64) {
+        self.bytes_in += from_client;
+        self.bytes_out += to_client;
+    }
+
+    /// This will have been the end.
+    pub fn end(&mut self, reason: EndReason) {
+        self.reason = reason;
+    }
+
+    fn server(&self) -> Option<(&Upstream, usize)> {
+        Some((self.upstream.as_deref()?, usize::from(self.server?)))
+    }
+
+    fn leave_server(&mut self) {
+        if let Some((upstream, server)) = self.server() {
+            upstream.servers[server].close(self.kind);
+        }
+        self.server = None;
+    }
+
+    fn write_line(&self, log: &AccessLog, asked: &Asked, duration: Duration) {
+        let (user_agent, referer) = asked.browser.as_deref().map_or(("", ""), |(agent, referer)| (agent, referer));
+        let upstream = self.upstream.as_deref();
+        let server = self.server();
+        log.write(&Line {
+            time: SystemTime::now() - duration,
+            client: asked.client,
+            previous_hop: asked.previous_hop,
+            method: asked.method.as_str(),
+            host: &asked.host,
+            path: &asked.path,
+            user_agent,
+            referer,
+            status: self.status,
+            protocol: protocol(asked.protocol),
+            upstream_protocol: if server.is_some() { "HTTP/1.1" } else { "" },
+            upgrade: asked.upgrade.as_deref(),
+            sec_websocket_key: asked.sec_websocket_key.as_deref(),
+            kind: self.kind.label(),
+            upstream: upstream.map_or("", |upstream| &upstream.name),
+            server: server.map_or("", |(upstream, server)| &upstream.servers[server].name),
+            affinity: self.affinity,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            time_to_head_ms: self.head_after,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            end_reason: self.reason.label(),
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let duration = self.began.elapsed();
+        let metrics = self.upstream.as_deref().map_or(&self.observer.unrouted, |upstream| &upstream.metrics);
+        metrics.answered(self.status);
+        metrics.ended(self.kind, self.reason, duration.as_secs_f64());
+        if let (Some(log), Some(asked)) = (&self.observer.access_log, &self.asked) {
+            self.write_line(log, asked, duration);
+        }
+        self.leave_server();
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}

@@ -1,0 +1,285 @@
+//! Builds everything from a configuration and runs it: threads, listeners, signals, the end.
+//!
+//! Each worker thread has its own runtime, its own socket on every listener's address
+//! (`SO_REUSEPORT`: the kernel spreads connections over them), its own pool of connections to
+//! servers, and its own relays. Nothing in a connection's life crosses threads.
+//!
+//! ```text
+//! main thread   signals, admin              watch: stopping
+//!   ├─ worker 0   accept ─ connection ─ exchange ─ relay
+//!   └─ worker n   ...
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::admin;
+use crate::config::{Config, Timeouts};
+use crate::connection::{self, Live, Open};
+use crate::exchange::Front;
+use crate::observe::Observer;
+use crate::observe::access_log::AccessLog;
+use crate::observe::metrics::Metrics;
+use crate::relay::{EndReason, Tick, registry};
+use crate::socket::keepalive;
+use crate::upstream::{Pool, Upstream};
+
+/// Why the proxy could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken, or not ours.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The access log, a runtime or a thread.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A proxy that is bound and about to serve.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    /// For each listener the sockets of all workers.
+    listeners: Vec<Vec<std::net::TcpListener>>,
+    admin: Option<std::net::TcpListener>,
+}
+
+impl Server {
+    /// Binds every address of `config`, or none.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
+        let bind = |address, count| bind_shared(address, count).map_err(|error| StartError::Bind { address, error });
+        let workers = config.threads.get();
+        let listeners = config.listeners.iter().map(|listener| bind(listener.bind, workers));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let admin = match &config.admin {
+            Some(admin) => bind(admin.bind, 1)?.pop(),
+            None => None,
+        };
+        Ok(Self { config, listeners, admin })
+    }
+
+    /// The addresses clients can connect to, in the order of the file, with the ports the kernel
+    /// chose.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().filter_map(|sockets| sockets.first()).map(std::net::TcpListener::local_addr).collect()
+    }
+
+    /// Serves until SIGTERM or SIGINT, then until everything has ended or the grace is over.
+    ///
+    /// # Errors
+    /// When a thread or a runtime cannot be made, or the access log not be opened.
+    pub fn run(self) -> Result<(), StartError> {
+        let addresses = self.addresses()?;
+        let (stop, stopping) = watch::channel(false);
+        let metrics = Metrics::new();
+        let log = AccessLog::open(&self.config.access_log, metrics.log_lines_lost.clone())?;
+        let (log, writer) = log.map_or((None, None), |(log, writer)| (Some(log), Some(writer)));
+        let observer = Arc::new(Observer::new(metrics, log));
+        let front = Arc::new(front(&self.config, observer, stopping));
+
+        let grace = self.config.shutdown.grace;
+        let mut listeners: Vec<_> = self.listeners.into_iter().map(Vec::into_iter).collect();
+        let workers = (0..self.config.threads.get()).map(|worker| {
+            let sockets = listeners.iter_mut().filter_map(Iterator::next).collect();
+            spawn_worker(worker, front.clone(), sockets, grace)
+        });
+        let workers = workers.collect::<io::Result<Vec<_>>>()?;
+        for address in addresses {
+            tracing::info!("listener listening on {address}");
+        }
+        runtime()?.block_on(watch_over(&front, self.admin, &stop, workers))?;
+        drop(front);
+        if let Some(writer) = writer {
+            writer.join();
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<bool>) -> Front {
+    let request_head = |timeouts: &Timeouts| timeouts.request_head;
+    Front {
+        routes: config.routes.clone(),
+        upstreams: Upstream::all(&config.upstreams, &observer.metrics),
+        trusted: config.trusted_proxies.clone(),
+        limits: config.limits,
+        request_head: config
+            .upstreams
+            .iter()
+            .map(|upstream| request_head(&upstream.timeouts))
+            .max()
+            .unwrap_or_default(),
+        observer,
+        stopping,
+    }
+}
+
+/// What the main thread does: serves the admin address, waits for a signal, then for the workers.
+async fn watch_over(
+    front: &Arc<Front>,
+    admin: Option<std::net::TcpListener>,
+    stop: &watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    if let Some(admin) = admin {
+        tracing::info!("admin on {}", admin.local_addr()?);
+        tokio::spawn(admin::serve(TcpListener::from_std(admin)?, front.clone()));
+    }
+    tracing::info!("ready");
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!("{name}: stopping; no new connections, what is under way may finish");
+    stop.send_replace(true);
+    // The admin address answers until the last worker is done.
+    let joined = tokio::task::spawn_blocking(move || workers.into_iter().map(JoinHandle::join).any(|end| end.is_err()));
+    tokio::select! {
+        joined = joined => {
+            if joined.unwrap_or(true) {
+                tracing::error!("a worker panicked");
+            }
+        }
+        _ = interrupt.recv() => tracing::warn!("SIGINT again: stopping at once"),
+        _ = terminate.recv() => tracing::warn!("SIGTERM again: stopping at once"),
+    }
+    Ok(())
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn spawn_worker(
+    worker: usize,
+    front: Arc<Front>,
+    sockets: Vec<std::net::TcpListener>,
+    grace: Duration,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = runtime()?;
+    std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+        runtime.block_on(work(front, sockets, grace));
+        Pool::clear();
+    })
+}
+
+/// One worker, from its first connection to the end of its last one or of the grace.
+async fn work(front: Arc<Front>, sockets: Vec<std::net::TcpListener>, grace: Duration) {
+    tokio::spawn(keep_time());
+    let live = Arc::new(Live::default());
+    let accepting = sockets.into_iter().map(|socket| tokio::spawn(accept(socket, front.clone(), live.clone())));
+    for accepting in accepting.collect::<Vec<_>>() {
+        if let Err(error) = accepting.await {
+            tracing::error!("accepting failed: {error}");
+        }
+    }
+    registry::end_all(EndReason::Shutdown);
+    let until = tokio::time::Instant::now() + grace;
+    while live.count() > 0 {
+        // Exchanges may still become relays.
+        let changed = tokio::time::timeout(Tick::LENGTH, live.fewer());
+        let _ = tokio::time::timeout_at(until, changed).await;
+        registry::end_all(EndReason::Shutdown);
+        if tokio::time::Instant::now() >= until {
+            tracing::warn!("the grace of {grace:?} is over with {} connections left", live.count());
+            return;
+        }
+    }
+}
+
+/// Lets time pass for this thread's relays, and sweeps its pool.
+async fn keep_time() {
+    const SWEEP_EVERY: Duration = Duration::from_secs(1);
+    let mut ticks = tokio::time::interval(Tick::LENGTH);
+    let mut swept = Instant::now();
+    loop {
+        ticks.tick().await;
+        registry::tick();
+        if swept.elapsed() >= SWEEP_EVERY {
+            swept = Instant::now();
+            Pool::sweep(swept);
+        }
+    }
+}
+
+/// Accepts connections until the process is stopping.
+async fn accept(socket: std::net::TcpListener, front: Arc<Front>, live: Arc<Live>) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("a listener cannot be used: {error}"),
+    };
+    let mut stopping = front.stopping.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, peer)) => begin(tcp, peer, &front, &live),
+                Err(error) => pause(&error).await,
+            },
+            () = connection::stopped(&mut stopping) => break,
+        }
+    }
+    // What the kernel had accepted before we stopped has a client that believes to be connected.
+    while let Some(Ok((tcp, peer))) = futures_util::FutureExt::now_or_never(listener.accept()) {
+        begin(tcp, peer, &front, &live);
+    }
+}
+
+fn begin(tcp: TcpStream, peer: SocketAddr, front: &Arc<Front>, live: &Arc<Live>) {
+    let open = Open::new(front.observer.clone(), live.clone());
+    tokio::spawn(connection::serve(front.clone(), tcp, peer.ip(), open));
+}
+
+/// Out of descriptors or memory, as a rule: others must end first.
+async fn pause(error: &io::Error) {
+    const PAUSE: Duration = Duration::from_millis(50);
+    tracing::warn!("cannot accept connections: {error}");
+    tokio::time::sleep(PAUSE).await;
+}
+
+/// `count` sockets that listen on one address together.
+fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    // With SO_REUSEPORT alone, a second process of the same user would quietly take half of our
+    // connections. One socket without it finds out whether the address is taken.
+    let address = listen(address, false)?.local_addr()?;
+    (0..count).map(|_| listen(address, true)).collect()
+}
+
+fn listen(address: SocketAddr, is_shared: bool) -> io::Result<std::net::TcpListener> {
+    const BACKLOG: i32 = 4096;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(is_shared)?;
+    // Accepted sockets inherit both.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?; // As nginx does: `0.0.0.0` may stand beside `[::]`.
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
