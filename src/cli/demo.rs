@@ -1,0 +1,76 @@
+//! `steadfast demo`: the proxy over three embedded servers, so that there is something to see.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+
+use super::{Done, failed, raise_open_files};
+use crate::config;
+use crate::demo;
+use crate::server::{Server, StartError};
+
+const NAMES: [&str; 3] = ["red", "green", "blue"];
+
+/// Starts the servers, then the proxy on `bind`, and says what to open and try.
+pub(super) fn demo(bind: SocketAddr) -> Done {
+    let servers = start_servers().map_err(|error| failed(&error.into()))?;
+    let text = configuration(bind, &servers);
+    let config = config::parse(&text, "demo.yaml").map_err(|mistakes| {
+        eprintln!("{mistakes}");
+        ExitCode::from(super::FAILED)
+    })?;
+    raise_open_files();
+    let server = Server::bind(config).map_err(|error| failed(&error))?;
+    let addresses = server.addresses().map_err(|error| failed(&error.into()))?;
+    if let Some(address) = addresses.first() {
+        say_what_to_try(*address, &text);
+    }
+    server.run().map_err(|error: StartError| failed(&error))
+}
+
+/// Three servers on ports of the kernel's choice, in a thread of their own.
+fn start_servers() -> std::io::Result<Vec<(&'static str, SocketAddr)>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut servers = Vec::new();
+    for name in NAMES {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        servers.push((name, listener.local_addr()?));
+        runtime.spawn(async move {
+            if let Err(error) = demo::serve(listener, name).await {
+                tracing::error!("demo server {name}: {error}");
+            }
+        });
+    }
+    std::thread::Builder::new()
+        .name("demo-servers".into())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(servers)
+}
+
+fn configuration(bind: SocketAddr, servers: &[(&str, SocketAddr)]) -> String {
+    let servers: Vec<String> =
+        servers.iter().map(|(name, address)| format!("      - {{ address: \"{address}\", name: {name} }}\n")).collect();
+    format!(
+        "listeners:\n  - bind: \"{bind}\"\n\
+         upstreams:\n  demo:\n    servers:\n{}    affinity: [ {{ query: client }}, forwarded_for, client_ip ]\n    \
+         sse: {{ keepalive: 5s }}\n\
+         routes:\n  - upstream: demo\n\
+         admin: {{ bind: \"127.0.0.1:0\" }}\naccess_log: {{ path: stdout, format: combined }}\nshutdown: {{ grace: 3s }}\n",
+        servers.concat()
+    )
+}
+
+fn say_what_to_try(address: SocketAddr, configuration: &str) {
+    println!(
+        "\nSteadfast is in front of three demo servers: red, green and blue.\n\n\
+         Open  http://{address}/  in a few tabs: each is a client of its own, and stays on its server\n      \
+         with its WebSocket, its event stream and its Socket.IO session alike.\n\n\
+         Or try:\n  \
+         curl 'http://{address}/whoami?client=anna'         # always the same server for anna\n  \
+         curl 'http://{address}/whoami?client=bert'         # perhaps another one for bert\n  \
+         curl -H 'X-Forwarded-For: 192.0.2.7' http://{address}/whoami\n  \
+         curl -N 'http://{address}/events?client=anna'      # comments keep it alive between events\n\n\
+         The configuration:\n\n{}\n\
+         Stop with Ctrl-C. The access log follows.\n",
+        configuration.lines().map(|line| format!("  {line}\n")).collect::<String>()
+    );
+}

@@ -1,0 +1,114 @@
+//! The command line.
+
+mod demo;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config};
+use crate::server::{Server, StartError};
+
+/// A reverse proxy and load balancer for connections that stay: WebSocket, server-sent events,
+/// long-polling, Socket.IO.
+///
+/// Give it a YAML file that names listeners, upstreams and routes; conf/README.md describes every
+/// key. To see it at work without one, run `steadfast demo`.
+#[derive(Debug, Parser)]
+#[command(name = "steadfast", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.\n\
+    Signals: SIGTERM and SIGINT stop accepting, let exchanges finish within shutdown.grace, end relays, exit 0;\n\
+    a second one exits at once.\n\
+    Environment: RUST_LOG=debug shows more in the log on standard error.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy until SIGTERM or SIGINT
+    Run {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration file: every mistake with its line, and what would be right
+    Check {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run the proxy over three embedded demo servers, and say what to open and try
+    Demo {
+        /// Where to listen; port 0 lets the kernel choose
+        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
+        bind: std::net::SocketAddr,
+    },
+}
+
+/// Done, or the exit code for what went wrong, which has been said.
+pub(crate) type Done = Result<(), ExitCode>;
+
+const FAILED: u8 = 1;
+const WRONG: u8 = 2;
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse(); // Exits with 2 by itself.
+    start_log();
+    let done = match arguments.command {
+        Command::Run { config } => load(&config).and_then(run),
+        Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
+        Command::Demo { bind } => demo::demo(bind),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(code) => code,
+    }
+}
+
+/// The operator's log: standard error, one line per event, `info` unless `RUST_LOG` says otherwise.
+fn start_log() {
+    let filter = EnvFilter::builder().try_from_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    config::load(path).map_err(|error| {
+        eprintln!("{error}");
+        ExitCode::from(WRONG)
+    })
+}
+
+/// Serves until told to stop.
+pub(crate) fn run(config: Config) -> Done {
+    raise_open_files();
+    Server::bind(config).and_then(Server::run).map_err(|error| failed(&error))
+}
+
+pub(crate) fn failed(error: &StartError) -> ExitCode {
+    eprintln!("steadfast: {error}");
+    ExitCode::from(FAILED)
+}
+
+/// Each relay takes two descriptors, and the usual soft limit is 1,024.
+fn raise_open_files() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::info!("up to {limit} open files, so about {} proxied connections", limit / 2),
+        Err(error) => tracing::warn!("the limit of open files stays as it is: {error}"),
+    }
+}
+
+fn say_fine(path: &Path, config: &Config) {
+    println!(
+        "{}: fine: {} listener(s), {} route(s), {} upstream(s), {} server(s)",
+        path.display(),
+        config.listeners.len(),
+        config.routes.len(),
+        config.upstreams.len(),
+        config.upstreams.iter().map(|upstream| upstream.servers.len()).sum::<usize>(),
+    );
+}
