@@ -1,0 +1,260 @@
+//! The proxies that are compared, each with one worker and a configuration for long-lived
+//! connections.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::client::{Connection, within};
+use crate::process::Group;
+
+/// One of the compared.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Proxy {
+    /// What the others are measured against.
+    Nginx,
+    /// The other usual choice.
+    Haproxy,
+    /// This project.
+    Steadfast,
+}
+
+impl Proxy {
+    /// As its makers write it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+            Self::Steadfast => "Steadfast",
+        }
+    }
+
+    /// What it says of its version.
+    ///
+    /// # Errors
+    /// When it cannot be started, which is said with its name.
+    pub(crate) fn version(self) -> io::Result<String> {
+        let (program, flag) = match self {
+            Self::Nginx => ("nginx", "-v"),
+            Self::Haproxy => ("haproxy", "-v"),
+            Self::Steadfast => return Ok(format!("Steadfast {}", env!("CARGO_PKG_VERSION"))),
+        };
+        let output = Command::new(program).arg(flag).output().map_err(|error| {
+            let text = format!("cannot run {program}, which the comparison needs: {error}");
+            io::Error::new(error.kind(), text)
+        })?;
+        // nginx tells it on the standard error.
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let version =
+            text.split([' ', '/', '-', '\n']).find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+        Ok(format!("{} {}", self.name(), version.unwrap_or("?")))
+    }
+
+    fn configuration(self, listen: SocketAddr, server: SocketAddr) -> String {
+        let template = match self {
+            Self::Nginx => NGINX,
+            Self::Haproxy => HAPROXY,
+            Self::Steadfast => STEADFAST,
+        };
+        template.replace("LISTEN", &listen.to_string()).replace("SERVER", &server.to_string())
+    }
+
+    /// The command that runs it in the foreground, for a shell in the directory of `config`.
+    fn command(self, steadfast: &str) -> &str {
+        match self {
+            Self::Nginx => "nginx -p . -e error.log -c config",
+            Self::Haproxy => "haproxy -db -f config",
+            Self::Steadfast => steadfast,
+        }
+    }
+}
+
+/// A proxy that runs. It ends, and its files go, when this is dropped.
+pub(crate) struct Running {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Its processes.
+    pub(crate) group: Group,
+    directory: Directory,
+}
+
+impl Running {
+    /// Starts `proxy` before `server`; returns when it serves.
+    ///
+    /// In `steadfast`, the command, the words `{config}`, `{listen}` and `{server}` are replaced.
+    pub(crate) async fn start(proxy: Proxy, server: SocketAddr, steadfast: &str) -> io::Result<Self> {
+        let address = free_address()?;
+        let directory = Directory::create(address.port())?;
+        let config = directory.path.join("config");
+        fs::write(&config, proxy.configuration(address, server))?;
+        let command = proxy
+            .command(steadfast)
+            .replace("{config}", &config.to_string_lossy())
+            .replace("{listen}", &address.to_string())
+            .replace("{server}", &server.to_string());
+        let group = spawn(&command, &directory.path)?;
+        let mut running = Self { address, group, directory };
+        running.become_ready().await?;
+        Ok(running)
+    }
+
+    async fn become_ready(&mut self) -> io::Result<()> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        const PAUSE: Duration = Duration::from_millis(10);
+        within(LIMIT, "the start", async {
+            while let Err(error) = self.answer().await {
+                if self.group.has_ended() {
+                    return Err(self.explain(&io::Error::other("it ended at once")));
+                }
+                if error.kind() != io::ErrorKind::ConnectionRefused {
+                    return Err(error);
+                }
+                sleep(PAUSE).await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Asks for one response.
+    pub(crate) async fn answer(&self) -> io::Result<()> {
+        let mut connection = Connection::open(self.address).await?;
+        connection.get_small("/small").await
+    }
+
+    /// The error, and the end of what the proxy wrote.
+    pub(crate) fn explain(&self, error: &io::Error) -> io::Error {
+        const LINES: usize = 5;
+        let log = fs::read_to_string(self.directory.path.join("output")).unwrap_or_default();
+        let mut lines: Vec<_> = log.lines().rev().take(LINES).collect();
+        lines.reverse();
+        let words = match lines.is_empty() {
+            true => "nothing".to_owned(),
+            false => lines.join("; "),
+        };
+        io::Error::new(error.kind(), format!("{error}; it wrote: {words}"))
+    }
+}
+
+/// Starts the command with its output in the file `output`.
+fn spawn(command: &str, directory: &Path) -> io::Result<Group> {
+    let output = File::create(directory.join("output"))?;
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("exec {command}"));
+    shell.current_dir(directory);
+    shell.stdout(output.try_clone()?).stderr(output);
+    Group::spawn(&mut shell)
+}
+
+/// An address that nobody listens on, below the ports that the kernel gives to clients.
+fn free_address() -> io::Result<SocketAddr> {
+    const FIRST: u16 = 21_000;
+    const COUNT: u16 = 5_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    (0..COUNT)
+        .map(|_| FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT)
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .ok_or_else(|| io::Error::other("no free port"))
+}
+
+/// A directory for one proxy's files, removed when this is dropped.
+struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    fn create(port: u16) -> io::Result<Self> {
+        let name = format!("steadfast-bench-{}-{port}", process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+const NGINX: &str = "\
+daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log error.log error;
+events { worker_connections 19000; }
+http {
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    keepalive_requests 100000000;
+    map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
+    upstream bench {
+        server SERVER;
+        keepalive 1024;
+        keepalive_requests 100000000;
+    }
+    server {
+        listen LISTEN backlog=4096;
+        location / {
+            proxy_pass http://bench;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_read_timeout 1h;
+            proxy_send_timeout 1h;
+        }
+        location /sse {
+            proxy_pass http://bench;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Connection '';
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_buffering off;
+            proxy_read_timeout 1h;
+        }
+    }
+}
+";
+
+const HAPROXY: &str = "\
+global
+    nbthread 1
+    maxconn 9500
+defaults
+    mode http
+    option forwardfor
+    option http-no-delay
+    http-reuse always
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout tunnel 1h
+frontend bench
+    bind LISTEN backlog 4096
+    default_backend bench
+backend bench
+    server bench SERVER
+";
+
+const STEADFAST: &str = "\
+listeners: [{ bind: \"LISTEN\" }]
+upstreams: { bench: { servers: [\"SERVER\"] } }
+routes: [{ upstream: bench }]
+admin: off
+access_log: off
+threads: 1
+";
