@@ -1,0 +1,21 @@
+# Needs nothing but this directory: docker build -t steadfast .
+
+FROM rust:1.95-bookworm AS builder
+# zlib-ng, which Pingora compresses with, is built by CMake.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends cmake \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY . .
+RUN cargo build --release --locked
+
+FROM debian:bookworm-slim
+COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=builder /build/target/release/steadfast /usr/local/bin/steadfast
+COPY conf/steadfast.yaml /etc/steadfast/steadfast.yaml
+# An id without a name: no file is its own, and it may still bind every port above 1023.
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/steadfast"]
+CMD ["run", "-c", "/etc/steadfast/steadfast.yaml"]

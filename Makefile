@@ -1,0 +1,33 @@
+# What there is to do here; `make help` lists it. ARGS reaches the program:
+# `make demo ARGS=--help`, `make bench ARGS=...`.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench
+
+ARGS ?=
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Build, then run the proxy over three small servers with a page to open
+	@tests/install.sh build
+	cargo build --release --locked
+	$(TARGET_DIR)/release/steadfast demo $(ARGS)
+
+test: ## All checks and all tests, as CI runs them
+	@tests/install.sh test
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	cargo test --locked
+	@if cargo deny --version >/dev/null 2>&1; then \
+		cargo deny --locked check --hide-inclusion-graph bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed: licences and sources of dependencies are not checked"; \
+	fi
+
+bench: ## Build, then measure Steadfast beside other proxies
+	@tests/install.sh bench
+	cargo build --release --locked
+	cargo bench --locked --bench proxies -- $(ARGS)

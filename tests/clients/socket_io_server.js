@@ -1,0 +1,26 @@
+// One Socket.IO server of a cluster. Says who it is, answers and pushes.
+// Argument: { name }. Prints its port, and every request that it refuses.
+"use strict";
+
+const http = require("node:http");
+const { Server } = require("socket.io");
+
+const { name } = JSON.parse(process.argv[2]);
+const say = (line) => console.log(JSON.stringify(line));
+process.stdin.on("end", () => process.exit()).resume();
+
+const server = http.createServer();
+const io = new Server(server);
+
+// "Session ID unknown" among them: the answer to a request that went to the wrong server.
+io.engine.on("connection_error", ({ code, message }) => say({ refused: `${code}: ${message}` }));
+
+io.on("connection", (socket) => {
+  socket.emit("welcome", name);
+  socket.on("message", (number, acknowledge) => {
+    socket.emit("push", number);
+    acknowledge(name);
+  });
+});
+
+server.listen(0, "127.0.0.1", () => say({ port: server.address().port }));

@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Installs what building, testing and measuring need and the machine lacks.
+#
+#   tests/install.sh build|test|bench...
+#
+#   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
+#   test    build, nginx, HAProxy, Node.js with npm, and the clients of tests/clients
+#   bench   build, nginx, HAProxy
+#
+# Takes a moment when nothing is missing. Packages come from apt, by sudo unless root.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# Servers live in sbin, which is not on everyone's path.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+NODE_MAJOR_MIN=18
+
+main() {
+  if (($# == 0)); then
+    die "say what for: build, test or bench"
+  fi
+  local part
+  for part in "$@"; do
+    case $part in
+      build)
+        build
+        ;;
+      test)
+        build
+        proxies
+        node
+        clients
+        ;;
+      bench)
+        build
+        proxies
+        ;;
+      *) die "no such part: $part (there are build, test and bench)" ;;
+    esac
+  done
+}
+
+# The functions below collect what is missing in "$@".
+
+build() {
+  has cargo ||
+    die "cargo is missing: install Rust with rustup (rust-toolchain.toml names the version)"
+  set --
+  has cmake || set -- "$@" cmake
+  # Named because --no-install-recommends leaves out the headers of the C library.
+  has cc || set -- "$@" gcc libc6-dev
+  has make || set -- "$@" make
+  has pkg-config || set -- "$@" pkg-config
+  install "$@"
+}
+
+proxies() {
+  set --
+  has nginx || set -- "$@" nginx
+  has haproxy || set -- "$@" haproxy
+  install "$@"
+  # Debian starts what it installs, and nginx on port 80. The tests start their own; a service
+  # that was here before is somebody's and stays.
+  local server
+  for server in "$@"; do
+    if has systemctl; then
+      as_root systemctl disable --now "$server" >/dev/null 2>&1 || true
+    fi
+  done
+}
+
+node() {
+  has node || install nodejs
+  # Some packages of Node.js bring npm along, so it is looked for after them.
+  has npm || install npm
+  local major
+  major=$(command node --version | sed 's/^v//; s/\..*//')
+  ((major >= NODE_MAJOR_MIN)) ||
+    die "Node.js $major is too old: the test clients need $NODE_MAJOR_MIN or newer"
+}
+
+# The lock file installed last tells whether node_modules is what is wanted now.
+clients() {
+  if [[ -d clients/node_modules ]] && cmp -s clients/package-lock.json clients/.installed; then
+    return
+  fi
+  (cd clients && npm ci --no-audit --no-fund) || die "npm could not install the test clients"
+  cp clients/package-lock.json clients/.installed
+}
+
+install() {
+  if (($# == 0)); then
+    return
+  fi
+  has apt-get || die "missing, and no apt-get to install it: $*"
+  echo "installing $*"
+  if [[ -z ${apt_updated-} ]]; then
+    as_root apt-get update -qq || die "apt-get update failed"
+    apt_updated=yes
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+    die "apt-get could not install: $*"
+}
+
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif has sudo; then
+    sudo "$@"
+  else
+    die "neither root nor sudo to run: $*"
+  fi
+}
+
+has() {
+  # Files only: some of the names are functions here.
+  [[ -n $(type -P "$1") ]]
+}
+
+die() {
+  echo "tests/install.sh: $*" >&2
+  exit 1
+}
+
+main "$@"
