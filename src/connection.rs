@@ -23,7 +23,7 @@ pub async fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open
     loop {
         tokio::select! {
             biased;
-            readable = timeout(patience, socket.wire().readable()) => match readable {
+            begun = timeout(patience, socket.wire().read_ahead()) => match begun {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return,
             },

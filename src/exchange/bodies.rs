@@ -55,7 +55,7 @@ async fn await_head(down: &mut ServerSession, up: &mut ClientSession, upstream: 
                 return Err(Failure::End(EndReason::ServerError));
             };
             tokio::select! {
-                readable = timeout_at(deadline, server.readable()) => match readable {
+                begun = timeout_at(deadline, server.read_ahead()) => match begun {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(Failure::Stale),
                     Err(_) => return Err(too_late(upstream)),
@@ -94,7 +94,7 @@ async fn send_body(
         };
         let event = async {
             tokio::select! {
-                piece = down.read_request_body(), if !is_sent && !server.has_unsent() => Event::FromClient(piece),
+                piece = down.read_request_body(), if !is_sent && !server.is_full() => Event::FromClient(piece),
                 read = up.read_response() => Event::Head(read),
                 flushed = server.flush(), if server.has_unsent() => Event::Flushed(flushed),
                 () = client.closed(), if is_sent => Event::ClientGone,
@@ -105,7 +105,11 @@ async fn send_body(
                 is_sent = pass_to_server(up, piece, record).await?;
             }
             Ok(Event::Head(Ok(_))) if is_final(up) => return Ok(is_sent),
-            Ok(Event::Head(Ok(_))) => pass_informational(down, up).await?,
+            Ok(Event::Head(Ok(_))) => {
+                pass_informational(down, up).await?;
+                // A client may wait for this one before it goes on.
+                client.start_sending().map_err(|_| Failure::End(EndReason::ClientError))?;
+            }
             Ok(Event::Head(Err(error))) => return Err(bad_response(&error, up, upstream)),
             Ok(Event::Flushed(Ok(()))) => {}
             Ok(Event::Flushed(Err(_))) => await_last_word(up, upstream).await?,
@@ -192,9 +196,9 @@ async fn pass_bodies(
         let event = async {
             tokio::select! {
                 biased;
-                piece = up.read_body_bytes(), if !client.has_unsent() => Pass::FromServer(piece),
+                piece = up.read_body_bytes(), if !client.is_full() => Pass::FromServer(piece),
                 flushed = client.flush(), if client.has_unsent() => Pass::ToClient(flushed),
-                piece = down.read_request_body(), if !is_sent && !server.has_unsent() => Pass::FromClient(piece),
+                piece = down.read_request_body(), if !is_sent && !server.is_full() => Pass::FromClient(piece),
                 flushed = server.flush(), if server.has_unsent() => Pass::ToServer(flushed),
                 () = client.closed(), if is_sent => Pass::ClientGone,
             }

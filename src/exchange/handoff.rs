@@ -106,7 +106,7 @@ pub(super) async fn hand_over(
         server_unsent: server.unsent,
         server_unread: server.unread,
         events,
-        limits: relay::limits(&upstream.timeouts, keepalive, fastrand::u32(..)),
+        limits: relay::limits(kind, &upstream.timeouts, keepalive, fastrand::u32(..)),
         upstream,
         record,
     }))

@@ -305,6 +305,9 @@ const TELL_WITHIN: Duration = Duration::from_secs(5);
 /// How long we listen to a client that we have refused.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How much of what it still sends is read.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
 /// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would take
 /// the answer from a client that is still sending.
 async fn linger(mut down: ServerSession) {
@@ -316,11 +319,12 @@ async fn linger(mut down: ServerSession) {
         let Some(parts) = Socket::from_stream(down.into_inner()).and_then(Socket::into_parts) else {
             return;
         };
-        let mut ignored = vec![0; 4096];
+        let (mut ignored, mut left) = (vec![0; 4096], LINGER_BYTES_MAX);
         while let Ok(()) = parts.tcp.readable().await {
             match parts.tcp.try_read(&mut ignored) {
                 Ok(0) => return,
-                Ok(_) => {}
+                Ok(read) if read > left => return,
+                Ok(read) => left -= read,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }

@@ -19,13 +19,11 @@ pub struct Limits {
     pub idle: u32,
     /// How long a peer may leave bytes waiting that are meant for it.
     pub send: u32,
+    /// Silence that ends it when one side has closed. While bytes still flow it goes on.
+    pub closing: u32,
     /// Silence towards the client after which a comment is inserted.
     pub keepalive: Option<u32>,
 }
-
-/// Silence that ends a relay of which one side has closed: 30 s. A half-closed connection with
-/// bytes still flowing goes on.
-const CLOSING_SILENCE: u32 = 300;
 
 /// Where a relay stands in time.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +109,7 @@ impl Life {
     /// What is to be done at `now`.
     pub fn due(&self, now: Tick, limits: &Limits) -> Due {
         let mut next = match self.closing {
-            Some(reason) => (self.active_at.plus(CLOSING_SILENCE.min(limits.idle)), Due::End(reason)),
+            Some(reason) => (self.active_at.plus(limits.closing.min(limits.idle)), Due::End(reason)),
             None => (self.active_at.plus(limits.idle), Due::End(EndReason::Idle)),
         };
         for (since, reason) in
@@ -138,7 +136,7 @@ fn earlier(a: (Tick, Due), b: (Tick, Due)) -> (Tick, Due) {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { idle: 1000, send: 100, keepalive: Some(50) };
+    const LIMITS: Limits = Limits { idle: 1000, send: 100, closing: 300, keepalive: Some(50) };
     const QUIET: Limits = Limits { keepalive: None, ..LIMITS };
 
     #[test]

@@ -105,16 +105,26 @@ impl EndReason {
     }
 }
 
-/// The limits of a relay under `timeouts`, with a comment to the client after `keepalive`.
+/// The limits of a relay of `kind` under `timeouts`, with a comment to the client after `keepalive`.
 ///
 /// `jitter`, any number, shortens that interval by up to a tenth, so that streams which began
 /// together do not tick together.
-pub fn limits(timeouts: &Timeouts, keepalive: Option<Duration>, jitter: u32) -> Limits {
+pub fn limits(kind: Kind, timeouts: &Timeouts, keepalive: Option<Duration>, jitter: u32) -> Limits {
     let keepalive = keepalive.map(|interval| {
         let ticks = Tick::count(interval);
         ticks - jitter % (ticks / 10 + 1)
     });
-    Limits { idle: Tick::count(timeouts.idle), send: Tick::count(timeouts.send), keepalive }
+    let closing = match kind {
+        // Nothing but the client's own close is missing.
+        Kind::EventStream | Kind::Http => Duration::from_secs(5),
+        Kind::WebSocket | Kind::Tunnel => Duration::from_secs(30),
+    };
+    Limits {
+        closing: Tick::count(closing),
+        idle: Tick::count(timeouts.idle),
+        send: Tick::count(timeouts.send),
+        keepalive,
+    }
 }
 
 pub use life::Limits;
@@ -135,12 +145,12 @@ mod tests {
             keepalive: Duration::ZERO,
         };
         for jitter in [0, 1, 7, 14, 15, 16, u32::MAX] {
-            let short = limits(&timeouts, Some(Duration::from_secs(15)), jitter);
+            let short = limits(Kind::EventStream, &timeouts, Some(Duration::from_secs(15)), jitter);
             let keepalive = short.keepalive.expect("it is on");
             assert!((135..=150).contains(&keepalive), "{keepalive} ticks with jitter {jitter}");
             assert_eq!((short.idle, short.send), (36_000, 600));
         }
-        let off = limits(&timeouts, None, 7);
+        let off = limits(Kind::EventStream, &timeouts, None, 7);
         assert_eq!(off.keepalive, None);
     }
 }

@@ -14,7 +14,7 @@ mod head_gate;
 
 use std::any::Any;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,7 @@ use pingora::protocols::{
     UniqueID, UniqueIDType,
 };
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -53,6 +54,8 @@ struct Waiting {
 impl Wire {
     /// Writes beyond this many bytes are not collected.
     const COALESCE_MAX: usize = 16 * 1024;
+    /// Most bytes that are read ahead: heads are shorter, as a rule.
+    const READ_AHEAD_MAX: usize = 4096;
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // A panic elsewhere leaves whole values behind.
@@ -80,20 +83,45 @@ impl Wire {
         !self.waiting().unsent.is_empty()
     }
 
+    /// Whether so many bytes wait to be sent that no more should be read for this peer.
+    pub fn is_full(&self) -> bool {
+        self.waiting().unsent.len() >= Self::COALESCE_MAX
+    }
+
     /// Gives bytes back that a session had read beyond its request.
     pub fn put_back(&self, bytes: &[u8]) {
         let mut waiting = self.waiting();
         waiting.unread.splice(..0, bytes.iter().copied());
     }
 
-    /// Waits until something can be read, or the peer has closed. Holds no buffer.
+    /// Waits until the peer has sent something or closed, and reads that ahead. Holds no buffer
+    /// until then.
     ///
     /// # Errors
     /// When the connection has failed.
-    pub async fn readable(&self) -> io::Result<()> {
-        if self.waiting().unread.is_empty() {
-            self.tcp.readable().await?;
+    pub async fn read_ahead(&self) -> io::Result<()> {
+        while self.waiting().unread.is_empty() {
+            self.tcp.readable().await?; // Which may say so for nothing.
+            match self.try_read_ahead() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
         }
+        Ok(())
+    }
+
+    fn try_read_ahead(&self) -> io::Result<()> {
+        let mut buffer = [0; Self::READ_AHEAD_MAX];
+        let mut read = None;
+        let result = self.tcp.try_io(Interest::READABLE, || {
+            let count = (&*SockRef::from(&self.tcp)).read(&mut buffer)?;
+            read = Some(count);
+            // A short read means that all is read: tokio is told, and saves the read that would
+            // only say so.
+            if (1..buffer.len()).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        let Some(read) = read else { return result };
+        self.waiting().unread.extend_from_slice(&buffer[..read]);
         Ok(())
     }
 
@@ -226,23 +254,25 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
         let mut waiting = self.0.waiting();
-        if waiting.unread.is_empty() {
-            drop(waiting);
-            ready!(self.poll_tcp(cx, buf))?;
-            waiting = self.0.waiting();
-        } else {
-            let taken = waiting.unread.len().min(buf.remaining());
-            buf.put_slice(&waiting.unread[..taken]);
-            waiting.unread.drain(..taken);
+        if !waiting.unread.is_empty() {
+            let Waiting { unread, gate, .. } = &mut *waiting;
+            let fits = unread.len().min(buf.remaining());
+            let passed = gate.pass(&unread[..fits])?;
+            buf.put_slice(&unread[..passed]);
+            unread.drain(..passed);
+            if unread.is_empty() {
+                *unread = Vec::new(); // An idle connection holds no buffer.
+            }
+            return Poll::Ready(Ok(()));
         }
+        drop(waiting);
+        let before = buf.filled().len();
+        ready!(self.poll_tcp(cx, buf))?;
+        let mut waiting = self.0.waiting();
         let passed = waiting.gate.pass(&buf.filled()[before..])?;
-        let kept = &buf.filled()[before + passed..];
-        if !kept.is_empty() {
-            waiting.unread.splice(..0, kept.iter().copied());
-            buf.set_filled(before + passed);
-        }
+        waiting.unread.extend_from_slice(&buf.filled()[before + passed..]);
+        buf.set_filled(before + passed);
         Poll::Ready(Ok(()))
     }
 }
