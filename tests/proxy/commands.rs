@@ -1,0 +1,151 @@
+//! The command line: what it answers, and with which exit code.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::harness::proxy::BINARY;
+
+fn steadfast(arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).output().expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A file in a directory of its own.
+fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("steadfast.yaml");
+    std::fs::write(&file, content).expect("the file is ours");
+    (directory, file)
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are text")
+}
+
+#[test]
+fn a_right_file_is_approved() {
+    let (_directory, file) = file(
+        "listeners: [{ bind: \"127.0.0.1:8080\" }]\nupstreams: { chat: { servers: [\"10.0.0.1:3000\"] } }\n\
+         routes: [{ upstream: chat }]\n",
+    );
+    let output = steadfast(&["check", "-c", path(&file)]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn every_wrong_file_is_refused_with_line_key_and_remedy() {
+    /// `content` gets exactly one message, which begins with `message` behind the file's name.
+    #[track_caller]
+    fn check(content: &str, message: &str) {
+        let (_directory, file) = file(content);
+        for command in ["check", "run"] {
+            let output = steadfast(&[command, "-c", path(&file)]);
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command}: {stderr}");
+            let expected = format!("{}:{message}", path(&file));
+            assert!(stderr.lines().any(|line| line.starts_with(&expected)), "{command}: {expected} in\n{stderr}");
+        }
+    }
+
+    let right = |key: &str, value: &str| {
+        let sections = [
+            ("listeners", "[{ bind: \"127.0.0.1:8080\" }]"),
+            ("upstreams", "{ chat: { servers: [\"10.0.0.1:3000\"] } }"),
+            ("routes", "[{ upstream: chat }]"),
+        ];
+        let line = |(name, old): (&str, &str)| format!("{name}: {}\n", if name == key { value } else { old });
+        sections.into_iter().map(line).collect::<String>()
+    };
+    check(&right("listeners", "[{ bind: 8080 }]"), "1: listeners[0].bind: ");
+    check(&right("listeners", "[{ bind: \"127.0.0.1:80\", tsl: {} }]"), "1: listeners[0].tsl: unknown key");
+    check(&right("upstreams", "{ chat: { servers: [\"10.0.0.1\"] } }"), "2: upstreams.chat.servers[0]: ");
+    check(&right("upstreams", "{ chat: { servers: [] } }"), "2: upstreams.chat.servers: ");
+    check(
+        &right("upstreams", "{ chat: { servers: [{ address: \"10.0.0.1:1\", weight: 0 }] } }"),
+        "2: upstreams.chat.servers[0].weight: 0 is out of range",
+    );
+    check(
+        &right("upstreams", "{ chat: { servers: [\"10.0.0.1:1\"], timeouts: { connect: 2 } } }"),
+        "2: upstreams.chat.timeouts.connect: ",
+    );
+    check(
+        &right("upstreams", "{ chat: { servers: [\"10.0.0.1:1\"], affinity: [cookie] } }"),
+        "2: upstreams.chat.affinity",
+    );
+    check(&right("routes", "[{ upstream: caht }]"), "3: routes[0].upstream: no upstream is named \"caht\"");
+    check(&right("routes", "[{ path: chat, upstream: chat }]"), "3: routes[0].path: ");
+    check(&(right("", "") + "threads: 0\n"), "4: threads: ");
+    check(&(right("", "") + "shutdwon: {}\n"), "4: shutdwon: unknown key; did you mean \"shutdown\"?");
+    check(&(right("", "") + "trusted_proxies: [privat]\n"), "4: trusted_proxies[0]: ");
+    check("listeners: [\n", "");
+    check("", "");
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let (_directory, file) = file("listeners: [{ bind: 80 }]\nupstreams: {}\nroutes: []\n");
+    let output = steadfast(&["check", "-c", path(&file)]);
+    let stderr = text(&output.stderr);
+    for line in 1..=3 {
+        assert!(stderr.contains(&format!("{}:{line}: ", path(&file))), "line {line} in\n{stderr}");
+    }
+}
+
+#[test]
+fn every_example_is_right() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let files = std::fs::read_dir(&directory).expect("there are examples");
+    let files = files.map(|entry| entry.expect("it can be listed").path());
+    let examples: Vec<_> = files.filter(|file| file.extension().is_some_and(|end| end == "yaml")).collect();
+    assert!(!examples.is_empty(), "no example in {}", directory.display());
+    for example in examples {
+        let output = steadfast(&["check", "-c", path(&example)]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn help_and_version_are_told() {
+    let help = steadfast(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    for word in ["run", "check", "demo"] {
+        assert!(text(&help.stdout).contains(word), "{word} in\n{}", text(&help.stdout));
+    }
+    let version = steadfast(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(text(&version.stdout).trim(), concat!("steadfast ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_is_told_apart_from_failure() {
+    for arguments in [
+        &["--nonsense"][..],
+        &["run", "--nonsense"],
+        &["nonsense"],
+        &["check"],
+        &["check", "-c", "/nowhere/at/all.yaml"],
+        &["run", "-c", "/nowhere/at/all.yaml"],
+    ] {
+        let output = steadfast(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+        assert!(!output.stderr.is_empty(), "{arguments:?} says nothing");
+    }
+    let output = steadfast(&["check", "-c", "/nowhere/at/all.yaml"]);
+    assert!(text(&output.stderr).contains("/nowhere/at/all.yaml"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("a bound socket has an address");
+    let (_directory, file) = file(&format!(
+        "listeners: [{{ bind: \"{address}\" }}]\nadmin: {{ bind: \"127.0.0.1:0\" }}\n\
+         upstreams: {{ chat: {{ servers: [\"10.0.0.1:3000\"] }} }}\nroutes: [{{ upstream: chat }}]\n"
+    ));
+    let output = steadfast(&["run", "-c", path(&file)]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains(&address.to_string()), "{}", text(&output.stderr));
+}

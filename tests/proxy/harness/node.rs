@@ -1,0 +1,76 @@
+//! Real clients and servers: scripts in `tests/clients`, run by Node.
+//!
+//! A script takes one JSON argument, prints one JSON object per line, takes commands as lines of
+//! JSON on stdin, and ends when stdin does.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::process::Process;
+use super::{ServerEntry, soon};
+
+/// A running script.
+pub(crate) struct Node {
+    process: Process,
+}
+
+impl Node {
+    pub(crate) fn script(name: &str, argument: &Value) -> Self {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+        let modules = directory.join("node_modules");
+        assert!(modules.is_dir(), "the real clients are missing; npm ci --prefix {}", directory.display());
+        let mut command = Command::new("node");
+        command.arg(directory.join(name)).arg(argument.to_string()).stdin(Stdio::piped());
+        Self { process: Process::start(command) }
+    }
+
+    /// The value that the script prints under `key`. How long that takes is the test's to say.
+    pub(crate) async fn says(&self, key: &str) -> Value {
+        let pick = |line: &str| {
+            let mut line: Value = serde_json::from_str(line).ok()?;
+            line.get_mut(key).map(Value::take)
+        };
+        self.process.stdout_line_whenever(pick).await
+    }
+
+    /// Every line it has printed so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.process.stdout()
+    }
+
+    /// Gives the script a command.
+    pub(crate) fn tell(&mut self, command: &Value) {
+        writeln!(self.process.stdin(), "{command}").expect("the script still runs");
+    }
+
+    /// Ends it without a farewell.
+    pub(crate) fn kill(&self) {
+        self.process.kill();
+    }
+}
+
+/// A server that is a script; it prints the port it chose.
+pub(crate) struct NodeServer {
+    pub(crate) node: Node,
+    address: SocketAddr,
+}
+
+impl NodeServer {
+    pub(crate) async fn script(name: &str, argument: &Value) -> Self {
+        let node = Node::script(name, argument);
+        let port =
+            soon("a script to listen", node.says("port")).await.as_u64().and_then(|port| u16::try_from(port).ok());
+        let address = SocketAddr::from(([127, 0, 0, 1], port.expect("a port is a number")));
+        Self { node, address }
+    }
+}
+
+impl ServerEntry for NodeServer {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}

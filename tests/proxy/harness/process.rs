@@ -1,0 +1,149 @@
+//! A child process that never outlives its test and whose output can be awaited.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use tokio::sync::watch;
+
+use super::soon;
+
+/// A running program, killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    name: String,
+    at_the_end: Signal,
+    readers: Vec<JoinHandle<()>>,
+    stdout: watch::Receiver<Vec<String>>,
+    stderr: watch::Receiver<Vec<String>>,
+}
+
+impl Process {
+    /// Starts `command`; stdin is left as the command says.
+    pub(crate) fn start(mut command: Command) -> Self {
+        allow_many_files();
+        let name = command.get_program().to_string_lossy().into_owned();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let (out, stdout) = lines(child.stdout.take().expect("stdout is piped"));
+        let (err, stderr) = lines(child.stderr.take().expect("stderr is piped"));
+        Self { child, name, at_the_end: Signal::KILL, readers: vec![out, err], stdout, stderr }
+    }
+
+    /// Terminates it when dropped instead of killing it: it has children of its own to end.
+    pub(crate) fn ended_gently(mut self) -> Self {
+        self.at_the_end = Signal::TERM;
+        self
+    }
+
+    /// The first line on stdout that `pick` takes, now or soon.
+    pub(crate) async fn stdout_line<T>(&self, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
+        soon(what, self.line(&self.stdout, pick)).await
+    }
+
+    /// Like [`Process::stdout_line`], but without a limit of its own.
+    pub(crate) async fn stdout_line_whenever<T>(&self, pick: impl Fn(&str) -> Option<T>) -> T {
+        self.line(&self.stdout, pick).await
+    }
+
+    /// The first line on stderr that `pick` takes, now or soon.
+    pub(crate) async fn stderr_line<T>(&self, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
+        soon(what, self.line(&self.stderr, pick)).await
+    }
+
+    /// What stdout has said so far.
+    pub(crate) fn stdout(&self) -> Vec<String> {
+        self.stdout.borrow().clone()
+    }
+
+    /// What stderr has said so far.
+    pub(crate) fn stderr(&self) -> Vec<String> {
+        self.stderr.borrow().clone()
+    }
+
+    pub(crate) fn stdin(&mut self) -> &mut std::process::ChildStdin {
+        self.child.stdin.as_mut().expect("stdin is piped")
+    }
+
+    /// Waits until it ends by itself, all output read.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        for output in [&mut self.stdout, &mut self.stderr] {
+            let ended = async { while output.changed().await.is_ok() {} };
+            soon("the process to end", ended).await;
+        }
+        self.child.wait().expect("it is our child")
+    }
+
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("a process id"), signal).expect("it is our child");
+    }
+
+    async fn line<T>(&self, output: &watch::Receiver<Vec<String>>, pick: impl Fn(&str) -> Option<T>) -> T {
+        let mut output = output.clone();
+        let mut looked_at = 0;
+        loop {
+            {
+                let lines = output.borrow_and_update();
+                if let Some(found) = lines[looked_at..].iter().find_map(|line| pick(line)) {
+                    return found;
+                }
+                looked_at = lines.len();
+            }
+            assert!(output.changed().await.is_ok(), "{} ended before it said what was waited for", self.name);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(self.at_the_end);
+            let _ = self.child.wait();
+        }
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        if std::thread::panicking() {
+            for (kind, output) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+                let lines = output.borrow();
+                let first = lines.len().saturating_sub(SHOWN);
+                println!("--- {kind} of {}, last {SHOWN} lines\n{}", self.name, lines[first..].join("\n"));
+            }
+        }
+    }
+}
+
+const SHOWN: usize = 60;
+
+/// Reads lines on a thread of its own: they arrive also while the test's runtime stands still.
+fn lines(output: impl Read + Send + 'static) -> (JoinHandle<()>, watch::Receiver<Vec<String>>) {
+    let (sender, receiver) = watch::channel(Vec::new());
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            sender.send_modify(|lines: &mut Vec<String>| lines.push(line));
+        }
+    });
+    (reader, receiver)
+}
+
+/// Raises the soft limit of open files to the hard one, here and for every child after.
+pub(crate) fn allow_many_files() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
+    });
+}

@@ -1,0 +1,247 @@
+//! The proxy under test: the real binary, with a configuration file written for the test.
+
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::process::Process;
+use super::{Message, ServerEntry, Wire, metrics::Metrics, soon};
+
+/// The program that Cargo built for these tests.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_steadfast");
+
+/// What will be in the configuration file.
+pub(crate) struct Setup {
+    threads: usize,
+    access_log: String,
+    lines: Vec<String>,
+    upstreams: Vec<Vec<String>>,
+    routes: Vec<String>,
+}
+
+impl Setup {
+    /// An upstream; what follows up to the next one belongs to it.
+    pub(crate) fn upstream(mut self, name: &str, servers: &[&dyn ServerEntry]) -> Self {
+        let entry =
+            |server: &&dyn ServerEntry| format!("{{ address: \"{}\", weight: {} }}", server.address(), server.weight());
+        let servers: Vec<_> = servers.iter().map(entry).collect();
+        self.upstreams.push(vec![format!("  {name}:"), format!("    servers: [{}]", servers.join(", "))]);
+        self
+    }
+
+    /// Affinity of the last upstream, as a YAML list.
+    pub(crate) fn affinity(self, list: &str) -> Self {
+        self.of_upstream("affinity", list)
+    }
+
+    /// Timeouts of the last upstream, as a YAML map.
+    pub(crate) fn timeouts(self, map: &str) -> Self {
+        self.of_upstream("timeouts", map)
+    }
+
+    /// Event-stream settings of the last upstream, as a YAML map.
+    pub(crate) fn sse(self, map: &str) -> Self {
+        self.of_upstream("sse", map)
+    }
+
+    /// A route, as a YAML map. Without any, everything goes to the first upstream.
+    pub(crate) fn route(mut self, map: &str) -> Self {
+        self.routes.push(format!("  - {map}"));
+        self
+    }
+
+    /// The hops whose forwarded headers are believed, as a YAML list.
+    pub(crate) fn trusting(self, list: &str) -> Self {
+        self.line(&format!("trusted_proxies: {list}"))
+    }
+
+    /// Worker threads, instead of two.
+    pub(crate) fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Where and how the access log goes, as a YAML map, instead of JSON to the test.
+    pub(crate) fn access_log(mut self, map: &str) -> Self {
+        self.access_log = map.to_owned();
+        self
+    }
+
+    /// A line of the file's top level, for what has no method here.
+    pub(crate) fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    /// Starts the proxy and waits until it is ready.
+    pub(crate) async fn run(self) -> Proxy {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("steadfast.yaml");
+        std::fs::write(&file, self.yaml()).expect("the file is ours");
+        let mut command = Command::new(BINARY);
+        command.arg("run").arg("-c").arg(&file).stdin(Stdio::null()).env("NO_COLOR", "1");
+        let process = Process::start(command);
+        let ready = |line: &str| line.contains("ready").then_some(());
+        process.stderr_line("the proxy to be ready", ready).await;
+        let said = process.stderr();
+        let address = |word: &str| {
+            let found = said.iter().find_map(|line| address_after(line, word));
+            found.unwrap_or_else(|| panic!("no {word:?} in:\n{}", said.join("\n")))
+        };
+        let (address, admin) = (address("listening on "), address("admin on "));
+        Proxy { process, address, admin, _directory: directory }
+    }
+
+    fn of_upstream(mut self, key: &str, value: &str) -> Self {
+        let upstream = self.upstreams.last_mut().expect("an upstream comes first");
+        upstream.push(format!("    {key}: {value}"));
+        self
+    }
+
+    fn yaml(&self) -> String {
+        let mut lines = vec![
+            r#"listeners: [{ bind: "127.0.0.1:0" }]"#.to_owned(),
+            r#"admin: { bind: "127.0.0.1:0" }"#.to_owned(),
+            format!("access_log: {}", self.access_log),
+            format!("threads: {}", self.threads),
+        ];
+        lines.extend(self.lines.iter().cloned());
+        lines.push("upstreams:".to_owned());
+        lines.extend(self.upstreams.iter().flatten().cloned());
+        lines.push("routes:".to_owned());
+        lines.extend(self.routes.iter().cloned());
+        if self.routes.is_empty() {
+            let first = self.upstreams[0][0].trim().trim_end_matches(':');
+            lines.push(format!("  - {{ upstream: {first} }}"));
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+/// The running proxy.
+pub(crate) struct Proxy {
+    process: Process,
+    address: SocketAddr,
+    admin: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Proxy {
+    /// Begins a setup. JSON access log to the test, two threads, an admin address.
+    pub(crate) fn start() -> Setup {
+        Setup {
+            threads: 2,
+            access_log: "{ path: stdout, format: json }".to_owned(),
+            lines: Vec::new(),
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A client's connection.
+    pub(crate) async fn connect(&self) -> Wire {
+        connect(self.address()).await
+    }
+
+    /// A connection on which `request` was sent.
+    pub(crate) async fn send(&self, request: impl AsRef<[u8]>) -> Wire {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client
+    }
+
+    /// One request on a connection of its own, and its response.
+    pub(crate) async fn exchange(&self, request: impl AsRef<[u8]>) -> Message {
+        self.send(request).await.response().await
+    }
+
+    /// What the admin address answers to a GET.
+    pub(crate) async fn admin(&self, path: &str) -> Message {
+        let mut client = connect(self.admin).await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")).await;
+        client.response().await
+    }
+
+    /// The metrics of this moment.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let page = self.admin("/metrics").await;
+        assert_eq!(page.status(), 200, "{}", page.text());
+        Metrics::parse(&page.text())
+    }
+
+    /// Waits until a metric has a value. It can only be asked again and again.
+    pub(crate) async fn settles(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut last = None;
+        let settled = async {
+            while last != Some(value) {
+                last = Some(self.metrics().await.sum(name, labels));
+                tokio::time::sleep(super::millis(20)).await;
+            }
+        };
+        let settled = tokio::time::timeout(super::PATIENCE, settled).await;
+        assert!(settled.is_ok(), "{name}{labels:?} should become {value}, is {last:?}");
+    }
+
+    /// Waits until nothing is open any more.
+    pub(crate) async fn settles_empty(&self) {
+        self.settles("steadfast_open_connections", &[], 0.0).await;
+        self.settles("steadfast_client_connections", &[], 0.0).await;
+    }
+
+    /// The first access-log line that `matches`, now or soon.
+    pub(crate) async fn logged(&self, matches: impl Fn(&Value) -> bool) -> Value {
+        let pick = |line: &str| serde_json::from_str(line).ok().filter(&matches);
+        self.process.stdout_line("an access-log line", pick).await
+    }
+
+    /// The first access-log line of this path.
+    pub(crate) async fn logged_path(&self, path: &str) -> Value {
+        self.logged(|line| line["path"] == path).await
+    }
+
+    /// Every access-log line so far, as text.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.process.stdout()
+    }
+
+    /// Waits until it answers `/readyz` with 503: it has heard that it should stop.
+    pub(crate) async fn is_stopping(&self) {
+        let stopping = async {
+            while self.admin("/readyz").await.status() != 503 {
+                tokio::time::sleep(super::millis(10)).await;
+            }
+        };
+        soon("the proxy to begin to stop", stopping).await;
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        self.process.exit().await
+    }
+}
+
+/// A connection to any address.
+pub(crate) async fn connect(address: SocketAddr) -> Wire {
+    let stream = soon("a connection", TcpStream::connect(address)).await;
+    Wire::new(stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")), "client")
+}
+
+/// Reads the address behind a word of a log line.
+fn address_after(line: &str, word: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(word)?;
+    let is_address = |c: char| c.is_ascii_hexdigit() || ".:[]".contains(c);
+    rest.split(|c| !is_address(c)).next()?.parse().ok()
+}

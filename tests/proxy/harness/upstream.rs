@@ -1,0 +1,143 @@
+//! Servers written by hand, so that every byte they saw is known and every byte they send is
+//! chosen, with its moment.
+//!
+//! [`Upstream::start`] gives the connections to the test one by one. [`Upstream::serving`] gives
+//! each to a function of its own, for tests with many.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::AbortHandle;
+
+use super::{Wire, soon};
+
+/// How something is written in a list of servers.
+pub(crate) trait ServerEntry {
+    fn address(&self) -> SocketAddr;
+
+    fn weight(&self) -> u32 {
+        1
+    }
+}
+
+impl ServerEntry for SocketAddr {
+    fn address(&self) -> SocketAddr {
+        *self
+    }
+}
+
+/// A server with a weight.
+pub(crate) struct Weighted<'a>(pub(crate) &'a dyn ServerEntry, pub(crate) u32);
+
+impl ServerEntry for Weighted<'_> {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn weight(&self) -> u32 {
+        self.1
+    }
+}
+
+/// A server that hands its connections to the test.
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    listener: Option<TcpListener>,
+    accepted: Arc<AtomicUsize>,
+    serving: Option<AbortHandle>,
+}
+
+impl ServerEntry for Upstream {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Upstream {
+    /// A server whose connections the test takes with [`Upstream::accept`].
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        Self { address, listener: Some(listener), accepted: Arc::default(), serving: None }
+    }
+
+    /// A server that runs `serve` for every connection, concurrently.
+    pub(crate) async fn serving<F, S>(serve: F) -> Self
+    where
+        F: Fn(Wire) -> S + Send + 'static,
+        S: Future<Output = ()> + Send + 'static,
+    {
+        let mut upstream = Self::start().await;
+        let listener = upstream.listener.take().expect("it was just bound");
+        let accepted = Arc::clone(&upstream.accepted);
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a server can accept");
+                accepted.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(Wire::new(stream, "server")));
+            }
+        });
+        upstream.serving = Some(accepting.abort_handle());
+        upstream
+    }
+
+    /// A server that answers every request on a connection with its own name.
+    pub(crate) async fn named(name: &'static str) -> Self {
+        Self::serving(move |mut wire| async move {
+            while wire.next_request().await.is_some() {
+                wire.send(ok(name)).await;
+            }
+        })
+        .await
+    }
+
+    /// The next connection to this server.
+    pub(crate) async fn accept(&self) -> Wire {
+        let listener = self.listener.as_ref().expect("a serving server accepts by itself");
+        let (stream, _) = soon("a connection to the server", listener.accept()).await.expect("a server can accept");
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        Wire::new(stream, "server")
+    }
+
+    /// How many connections it has accepted so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let Some(serving) = &self.serving {
+            serving.abort();
+        }
+    }
+}
+
+/// An address that is ours and refuses every connection: bound, never listening.
+pub(crate) struct Refusing {
+    address: SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl Refusing {
+    pub(crate) fn start() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = socket.local_addr().expect("a bound socket has an address");
+        Self { address, _socket: socket }
+    }
+}
+
+impl ServerEntry for Refusing {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// The usual answer: 200 with a length.
+pub(crate) fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}

@@ -1,0 +1,34 @@
+//! The proxy as its users meet it: the real binary between real sockets.
+//!
+//! Every test starts a proxy of its own on ports that the kernel chooses.
+
+mod harness;
+
+// What the two sides see of each other's heads: versions, hop-by-hop fields, forwarded fields, routes.
+mod heads;
+// Bodies in every framing, streamed both ways at once, stopped by whoever does not read.
+mod bodies;
+// Connections used again: keep-alive, pipelining, pools, and pooled connections gone stale.
+mod connections;
+// Servers that refuse, stall, break off or talk nonsense, and clients that leave meanwhile.
+mod failures;
+// Clients that break the rules: no HTTP, smuggling, endless heads.
+mod hostile;
+// Upgraded connections: nothing lost at the switch, half-closed, slow, idle, cut.
+mod websocket;
+// Thousands of WebSocket handshakes at once, four times.
+mod storm;
+// Event streams: alive through silence, told to no cache, ended for the right reason.
+mod sse;
+// Event streams whose server pauses at every awkward place, in every framing.
+mod sse_pauses;
+// A real Socket.IO cluster with real clients, beside nginx ip_hash.
+mod socket_io;
+// Which client goes to which server: as nginx hashes, by the first source, without needless moves.
+mod stickiness;
+// The access log, metrics and health.
+mod seeing;
+// SIGTERM, and what becomes of everything that is open.
+mod stopping;
+// The command line and its exit codes.
+mod commands;
