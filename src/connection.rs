@@ -24,8 +24,8 @@ pub async fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open
         tokio::select! {
             biased;
             begun = timeout(patience, socket.wire().read_ahead()) => match begun {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return,
+                Ok(Ok(true)) => {}
+                Ok(Ok(false) | Err(_)) | Err(_) => return,
             },
             () = stopped(&mut stopping) => return,
         }

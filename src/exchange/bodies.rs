@@ -56,8 +56,9 @@ async fn await_head(down: &mut ServerSession, up: &mut ClientSession, upstream: 
             };
             tokio::select! {
                 begun = timeout_at(deadline, server.read_ahead()) => match begun {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Err(Failure::Stale),
+                    Ok(Ok(true)) => {}
+                    Ok(Ok(false) | Err(_)) if server.head_has_begun() => return Err(no_response(upstream)),
+                    Ok(Ok(false) | Err(_)) => return Err(Failure::Stale),
                     Err(_) => return Err(too_late(upstream)),
                 },
                 () = client.closed() => return Err(Failure::End(EndReason::ClientClosed)),

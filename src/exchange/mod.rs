@@ -14,7 +14,8 @@
 mod bodies;
 mod handoff;
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use pingora::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora::{BError, ErrorType};
+use socket2::SockRef;
 use tokio::time::timeout;
 
 use crate::affinity::{self, Asker, forwarded};
@@ -33,7 +35,7 @@ use crate::error::ProxyError;
 use crate::observe::{Asked, Observer, Record};
 use crate::relay::{EndReason, Handover};
 use crate::route;
-use crate::socket::{Socket, Wire};
+use crate::socket::{Parts, Socket, Wire};
 use crate::upstream::headers::{self, PreviousHop};
 use crate::upstream::{Pool, Upstream, connect};
 
@@ -149,7 +151,8 @@ fn check(front: &Front, head: &RequestHeader) -> Result<Arc<Upstream>, ProxyErro
 
 /// The server's side of an exchange whose final head has come.
 struct Answer {
-    up: ClientSession,
+    /// Boxed: it is large, and moved from phase to phase.
+    up: Box<ClientSession>,
     server: usize,
     /// The protocol the client asked to upgrade to.
     asked: Option<HeaderValue>,
@@ -177,10 +180,10 @@ async fn serve(
         let Reached { socket, server, is_pooled } = reach(upstream, key.as_deref(), may_use_pool).await?;
         record.connected(server);
         socket.wire().expect_head(RESPONSE_HEAD_MAX);
-        let mut up = ClientSession::new(Box::new(socket));
+        let mut up = Box::new(ClientSession::new(Box::new(socket)));
         let mut head = Box::new(down.req_header().clone());
-        let address = upstream.servers[server].address.to_string();
-        headers::to_server(&mut head, hop, &address).map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
+        headers::to_server(&mut head, hop, &upstream.servers[server].authority)
+            .map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
         let can_repeat = is_pooled && head.method.is_idempotent() && down.is_body_empty();
         match bodies::ask(down, &mut up, head, upstream, record).await {
             Ok(is_sent) => {
@@ -310,26 +313,25 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would take
 /// the answer from a client that is still sending.
-async fn linger(mut down: ServerSession) {
-    down.shutdown().await;
+async fn linger(down: ServerSession) {
+    let ServerSession::H1(down) = down else { return };
+    let Some(Parts { tcp, .. }) = Socket::from_stream(down.into_inner()).and_then(Socket::into_parts) else { return };
+    if SockRef::from(&tcp).shutdown(Shutdown::Write).is_err() {
+        return; // The client is gone.
+    }
     let listening = async {
-        let ServerSession::H1(down) = down else {
-            return;
-        };
-        let Some(parts) = Socket::from_stream(down.into_inner()).and_then(Socket::into_parts) else {
-            return;
-        };
         let (mut ignored, mut left) = (vec![0; 4096], LINGER_BYTES_MAX);
-        while let Ok(()) = parts.tcp.readable().await {
-            match parts.tcp.try_read(&mut ignored) {
+        while tcp.readable().await.is_ok() {
+            match tcp.try_read(&mut ignored) {
                 Ok(0) => return,
                 Ok(read) if read > left => return,
                 Ok(read) => left -= read,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
         }
     };
+    // Over in time or not, the connection is closed now.
     let _ = timeout(LINGER, listening).await;
 }
 

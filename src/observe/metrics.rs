@@ -3,6 +3,8 @@
 //! Labels are bounded: what is in them comes from the configuration file or from closed lists,
 //! never from a request. What the path of each request touches is looked up once, at the start.
 
+use std::sync::OnceLock;
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -120,7 +122,8 @@ impl Metrics {
             requests: STATUS.map(|status| self.requests.with_label_values(&[name, status])),
             durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
             keepalives: self.keepalives.with_label_values(&[name]),
-            ends: self.ends.clone(),
+            ends: Default::default(),
+            ends_of_all: self.ends.clone(),
             name: name.to_owned(),
         }
     }
@@ -153,7 +156,9 @@ pub struct UpstreamMetrics {
     durations: [Histogram; 4],
     /// Comments inserted into idle event streams.
     pub keepalives: IntCounter,
-    ends: IntCounterVec,
+    /// By kind and reason, looked up when first needed.
+    ends: [[OnceLock<IntCounter>; EndReason::COUNT]; Kind::ALL.len()],
+    ends_of_all: IntCounterVec,
 }
 
 impl UpstreamMetrics {
@@ -167,7 +172,9 @@ impl UpstreamMetrics {
     /// One more end.
     pub fn ended(&self, kind: Kind, reason: EndReason, seconds: f64) {
         self.durations[kind as usize].observe(seconds);
-        self.ends.with_label_values(&[kind.label(), self.name.as_str(), reason.label()]).inc();
+        let ends = &self.ends[kind as usize][reason as usize];
+        let look_up = || self.ends_of_all.with_label_values(&[kind.label(), self.name.as_str(), reason.label()]);
+        ends.get_or_init(look_up).inc();
     }
 }
 

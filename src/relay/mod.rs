@@ -87,6 +87,9 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// How many there are.
+    pub const COUNT: usize = Self::Refused as usize + 1;
+
     /// The word for logs and metric labels.
     pub fn label(self) -> &'static str {
         match self {

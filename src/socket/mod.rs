@@ -28,8 +28,7 @@ use pingora::protocols::{
     UniqueID, UniqueIDType,
 };
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::Interest;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use head_gate::HeadGate;
@@ -94,23 +93,23 @@ impl Wire {
         waiting.unread.splice(..0, bytes.iter().copied());
     }
 
-    /// Waits until the peer has sent something or closed, and reads that ahead. Holds no buffer
-    /// until then.
+    /// Waits until the peer has sent something, and reads that ahead; `false` when it has closed.
+    /// Holds no buffer until then.
     ///
     /// # Errors
     /// When the connection has failed.
-    pub async fn read_ahead(&self) -> io::Result<()> {
+    pub async fn read_ahead(&self) -> io::Result<bool> {
         while self.waiting().unread.is_empty() {
             self.tcp.readable().await?; // Which may say so for nothing.
             match self.try_read_ahead() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
+                read => return read.map(|read| read > 0),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn try_read_ahead(&self) -> io::Result<()> {
+    fn try_read_ahead(&self) -> io::Result<usize> {
         let mut buffer = [0; Self::READ_AHEAD_MAX];
         let mut read = None;
         let result = self.tcp.try_io(Interest::READABLE, || {
@@ -120,9 +119,9 @@ impl Wire {
             // only say so.
             if (1..buffer.len()).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
-        let Some(read) = read else { return result };
+        let Some(read) = read else { return result.map(|()| 0) };
         self.waiting().unread.extend_from_slice(&buffer[..read]);
-        Ok(())
+        Ok(read)
     }
 
     /// Waits until the peer closes, or the connection fails. Never ends once the peer has sent
@@ -318,8 +317,9 @@ fn poll_write_tcp(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<i
 #[async_trait]
 impl Shutdown for Socket {
     async fn shutdown(&mut self) {
-        // The connection may have failed already: then it is as closed as it gets.
-        let _ = AsyncWriteExt::shutdown(self).await;
+        // Whoever drops it closes it, for a system call less. A connection that has failed already
+        // is as closed as it gets.
+        let _ = self.flush().await;
     }
 }
 

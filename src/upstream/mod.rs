@@ -44,6 +44,8 @@ pub struct Server {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The address as text.
+    pub authority: String,
     /// What its connections count with.
     pub metrics: ServerMetrics,
     weight: u32,
@@ -88,6 +90,7 @@ impl Server {
             id,
             name: config.name.clone(),
             address: config.address,
+            authority: config.address.to_string(),
             metrics: metrics.server(upstream, &config.name),
             weight: config.weight,
             open: AtomicUsize::new(0),

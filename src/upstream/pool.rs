@@ -27,7 +27,7 @@ pub struct Pool;
 
 impl Pool {
     /// Idle connections kept per server and thread.
-    const IDLE_MAX: usize = 128;
+    const IDLE_MAX: usize = 1024;
     /// How long a connection is kept when its server does not say.
     const KEEP_FOR: Duration = Duration::from_secs(60);
 
