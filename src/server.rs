@@ -105,11 +105,16 @@ impl Server {
         });
         let workers = workers.collect::<io::Result<Vec<_>>>()?;
         for address in addresses {
-            tracing::info!("listener listening on {address}");
+            tracing::info!("listening on {address}");
         }
-        runtime()?.block_on(watch_over(&front, self.admin, &stop, workers))?;
-        drop(front);
-        if let Some(writer) = writer {
+        let runtime = runtime()?;
+        let end = runtime.block_on(watch_over(&front, self.admin, &stop, workers));
+        // Not dropped: that would wait for the workers, of whom the operator may have had enough.
+        runtime.shutdown_background();
+        if end? == End::Graceful
+            && let Some(writer) = writer
+        {
+            drop(front);
             writer.join();
         }
         tracing::info!("stopped");
@@ -141,7 +146,7 @@ async fn watch_over(
     admin: Option<std::net::TcpListener>,
     stop: &watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     if let Some(admin) = admin {
@@ -162,11 +167,21 @@ async fn watch_over(
             if joined.unwrap_or(true) {
                 tracing::error!("a worker panicked");
             }
+            return Ok(End::Graceful);
         }
         _ = interrupt.recv() => tracing::warn!("SIGINT again: stopping at once"),
         _ = terminate.recv() => tracing::warn!("SIGTERM again: stopping at once"),
     }
-    Ok(())
+    Ok(End::AtOnce)
+}
+
+/// How the process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Every worker has ended by itself.
+    Graceful,
+    /// The operator asked a second time.
+    AtOnce,
 }
 
 fn runtime() -> io::Result<Runtime> {

@@ -213,12 +213,10 @@ async fn reach(upstream: &Upstream, key: Option<&[u8]>, may_use_pool: bool) -> R
         }
         match connect::connect(this, upstream.timeouts.connect).await {
             Ok(socket) => {
+                this.connected(&upstream.name);
                 return Ok(Reached { socket, server, is_pooled: false });
             }
-            Err(error) => {
-                this.metrics.connect_failures.inc();
-                tracing::debug!("upstream {}, server {}: cannot connect: {error}", upstream.name, this.name);
-            }
+            Err(error) => this.failed(&upstream.name, &error),
         }
     }
     Err(Failure::Refuse(ProxyError::NoServer { upstream: upstream.name.clone() }))

@@ -4,9 +4,10 @@ pub mod connect;
 pub mod headers;
 mod pool;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub use pool::Pool;
 
@@ -50,6 +51,8 @@ pub struct Server {
     pub metrics: ServerMetrics,
     weight: u32,
     open: AtomicUsize,
+    /// Whether the last try to connect failed: so that the log says it once.
+    is_failing: AtomicBool,
 }
 
 /// Names a server among all of the process.
@@ -94,11 +97,30 @@ impl Server {
             metrics: metrics.server(upstream, &config.name),
             weight: config.weight,
             open: AtomicUsize::new(0),
+            is_failing: AtomicBool::new(false),
         }
     }
 
     fn candidate(&self) -> Candidate {
         Candidate { weight: self.weight, open: self.open.load(Ordering::Relaxed) }
+    }
+
+    /// A connection to it was made.
+    pub fn connected(&self, upstream: &str) {
+        if self.is_failing.load(Ordering::Relaxed) && self.is_failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("upstream {upstream}: server {} can be reached again", self.name);
+        }
+    }
+
+    /// A connection to it could not be made.
+    pub fn failed(&self, upstream: &str, error: &io::Error) {
+        self.metrics.connect_failures.inc();
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            let Self { name, address, .. } = self;
+            tracing::warn!(
+                "upstream {upstream}: cannot connect to server {name} at {address}: {error}; its clients go to the others"
+            );
+        }
     }
 
     /// One more exchange or relay of `kind` holds a connection.

@@ -151,3 +151,18 @@ async fn no_line_of_the_log_is_lost() {
     check_ended_well(proxy.exit().await);
     assert_eq!(proxy.log().len(), 500);
 }
+
+#[tokio::test]
+async fn a_second_signal_stops_it_at_once() {
+    let server = Upstream::start().await;
+    let mut proxy = proxy_with_grace(&server, "1h").await;
+    let _client = proxy.send("GET /poll HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    proxy.terminate();
+    proxy.is_stopping().await;
+    let began = Instant::now();
+    proxy.terminate();
+    check_ended_well(proxy.exit().await);
+    assert!(began.elapsed() < seconds(8), "it took {:?}", began.elapsed());
+}
