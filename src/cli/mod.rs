@@ -71,8 +71,9 @@ pub fn main() -> ExitCode {
 }
 
 /// The operator's log: standard error, one line per event, `info` unless `RUST_LOG` says otherwise.
+/// Of Pingora only errors: it warns of what any client may do wrong, as often as one likes.
 fn start_log() {
-    let filter = EnvFilter::builder().try_from_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::builder().try_from_env().unwrap_or_else(|_| EnvFilter::new("info,pingora_core=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 

@@ -169,12 +169,23 @@ pub(super) async fn respond(
     head: Box<ResponseHeader>,
     upstream: &Upstream,
     record: &mut Record,
-) -> Result<(), EndReason> {
+) -> Result<Passed, EndReason> {
     record.answered(head.status.as_u16());
     let pause = if headers::is_event_stream(&head) { upstream.timeouts.idle } else { upstream.timeouts.body };
     pass_bodies(down, &mut answer, head, pause, upstream.timeouts.send, record).await?;
+    if !answer.is_sent {
+        return Ok(Passed::Early);
+    }
     give_back(answer, upstream).await;
-    Ok(())
+    Ok(Passed::Whole)
+}
+
+/// A response that was passed on to its end.
+pub(super) enum Passed {
+    /// And so was the request.
+    Whole,
+    /// The server answered before it had read all of the request, and wants no more of it.
+    Early,
 }
 
 async fn pass_bodies(
@@ -190,17 +201,18 @@ async fn pass_bodies(
         return Err(EndReason::ServerError);
     };
     down.write_response_header(head).await.map_err(|error| of_client(&error))?;
-    // A response without a length may trickle, and its client waits for the head already.
+    let mut is_refused = false;
     while !up.is_body_done() {
         let patience = if client.has_unsent() { send } else { pause };
         let is_sent = answer.is_sent;
+        let wants_more = !is_sent && !is_refused;
         let event = async {
             tokio::select! {
                 biased;
                 piece = up.read_body_bytes(), if !client.is_full() => Pass::FromServer(piece),
                 flushed = client.flush(), if client.has_unsent() => Pass::ToClient(flushed),
-                piece = down.read_request_body(), if !is_sent && !server.is_full() => Pass::FromClient(piece),
-                flushed = server.flush(), if server.has_unsent() => Pass::ToServer(flushed),
+                piece = down.read_request_body(), if wants_more && !server.is_full() => Pass::FromClient(piece),
+                flushed = server.flush(), if !is_refused && server.has_unsent() => Pass::ToServer(flushed),
                 () = client.closed(), if is_sent => Pass::ClientGone,
             }
         };
@@ -223,7 +235,7 @@ async fn pass_bodies(
             Ok(Pass::ToClient(Ok(()))) => {}
             Ok(Pass::ToClient(Err(_))) => return Err(EndReason::ClientError),
             // The server wants no more of the request: its answer is what counts now.
-            Ok(Pass::ToServer(result)) => answer.is_sent |= result.is_err(),
+            Ok(Pass::ToServer(result)) => is_refused = result.is_err(),
             Ok(Pass::ClientGone) => return Err(EndReason::ClientClosed),
             Err(_) if client.has_unsent() => return Err(EndReason::ClientStalled),
             Err(_) => return Err(EndReason::Idle),
@@ -242,10 +254,7 @@ enum Pass {
 
 /// Keeps the server's connection for other requests, if it is as it was before this one.
 async fn give_back(answer: Answer, upstream: &Upstream) {
-    let Answer { mut up, server, is_sent, .. } = answer;
-    if !is_sent {
-        return;
-    }
+    let Answer { mut up, server, .. } = answer;
     up.respect_keepalive();
     let hint = keep_alive_hint(&up);
     if let Some(socket) = up.reuse().await.and_then(Socket::from_stream) {

@@ -39,6 +39,8 @@ use crate::socket::{Parts, Socket, Wire};
 use crate::upstream::headers::{self, PreviousHop};
 use crate::upstream::{Pool, Upstream, connect};
 
+use bodies::Passed;
+
 /// What every exchange needs to know; the same for all threads.
 #[derive(Debug)]
 pub struct Front {
@@ -244,7 +246,8 @@ async fn finish(
         Err(error) => return refuse(front, down, &error, record).await,
     };
     match passed {
-        Ok(()) => keep(down, upstream.timeouts.keepalive, upstream.timeouts.send, record).await,
+        Ok(Passed::Whole) => keep(down, upstream.timeouts.keepalive, upstream.timeouts.send, record).await,
+        Ok(Passed::Early) => part(down, upstream.timeouts.send, record).await,
         Err(reason) => {
             record.end(reason);
             Next::Close
@@ -279,11 +282,25 @@ async fn keep(down: ServerSession, keepalive: Duration, send: Duration, mut reco
     }
 }
 
+/// Ends a response to a client that is still sending its request.
+async fn part(mut down: ServerSession, send: Duration, mut record: Record) -> Next {
+    match timeout(send, down.finish_body()).await {
+        Ok(Ok(())) => {
+            record.end(EndReason::Complete);
+            linger(down).await;
+        }
+        Ok(Err(error)) => record.end(of_client(&error)),
+        Err(_) => record.end(EndReason::ClientStalled),
+    }
+    Next::Close
+}
+
 /// Answers with an error of our own.
 async fn refuse(front: &Front, mut down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
     front.observer.metrics.count_error(error.label());
     record.answered(error.status());
     record.end(EndReason::Refused);
+    down.set_keepalive(None);
     let text = Bytes::from(format!("{error}\n"));
     let told = async {
         let mut head = ResponseHeader::build(error.status(), Some(4))?;
@@ -303,7 +320,7 @@ async fn refuse(front: &Front, mut down: ServerSession, error: &ProxyError, mut 
 /// How long the client has to take an error of ours.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long we listen to a client that we have refused.
+/// How long we listen to a client that we have answered while it was still sending.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How much of what it still sends is read.

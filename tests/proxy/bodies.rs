@@ -1,7 +1,7 @@
 //! Bodies: streamed as they come, in either direction or both, and never held beyond a bound.
 
 use crate::harness::upstream::ok;
-use crate::harness::{Proxy, Random, Reading, Upstream, Writing, seconds};
+use crate::harness::{Proxy, Random, Reading, Upstream, Writing, seconds, show};
 
 #[tokio::test]
 async fn a_body_arrives_whichever_way_it_is_framed() {
@@ -160,6 +160,24 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     drop(upstream);
     let answer = client.response().await;
     assert_eq!((answer.status(), answer.text()), (401, "who".to_owned()));
+}
+
+#[tokio::test]
+async fn an_early_answer_reaches_a_client_in_the_middle_of_a_large_body() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+    let client = proxy.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").await;
+    let (mut client, mut writing) = client.split();
+    let sending = tokio::spawn(async move { writing.flood(&[b'x'; 4096], 1_000_000_000).await });
+    let mut upstream = server.accept().await;
+    upstream.head().await;
+    upstream.exactly(100_000).await;
+    upstream.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!").await;
+    drop(upstream);
+    let answer = client.rest().await;
+    assert!(answer.starts_with(b"HTTP/1.1 413 ") && answer.ends_with(b"no!"), "{}", show(&answer));
+    assert!(!sending.await.expect("the sending ends"), "all of it was taken");
+    proxy.settles_empty().await;
 }
 
 const PIECE: usize = 64 * 1024;
