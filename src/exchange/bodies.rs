@@ -16,12 +16,13 @@ use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use pingora::{BError, ErrorType};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Answer, Failure, no_response, of_client, wire};
+use super::ends::of_client;
+use super::{Answer, Failure, no_response, wire};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
 use crate::socket::Socket;
-use crate::upstream::{Upstream, headers};
+use crate::upstream::{Pool, Upstream, headers};
 
 /// Sends the request, and waits for the head of the final response; informational ones are passed
 /// on meanwhile. Returns whether the body of the request has been sent to its end.
@@ -258,7 +259,7 @@ async fn give_back(answer: Answer, upstream: &Upstream) {
     up.respect_keepalive();
     let hint = keep_alive_hint(&up);
     if let Some(socket) = up.reuse().await.and_then(Socket::from_stream) {
-        crate::upstream::Pool::put(upstream.servers[server].id, socket, hint, std::time::Instant::now());
+        Pool::put(upstream.servers[server].id, socket, hint, std::time::Instant::now());
     }
 }
 

@@ -10,7 +10,8 @@ use pingora::protocols::http::ServerSession;
 
 use tokio::time::timeout;
 
-use super::{Answer, Failure, no_response, of_client};
+use super::ends::of_client;
+use super::{Answer, Failure, no_response};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::{self, ClientFraming, EndReason, Events, Handover, Kind, ServerFraming};

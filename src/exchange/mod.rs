@@ -12,21 +12,19 @@
 //! when they end: a parked long-poll waits in little more than two sockets.
 
 mod bodies;
+mod ends;
 mod handoff;
 
-use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, REFERER, SEC_WEBSOCKET_KEY, USER_AGENT};
+use http::header::{HOST, REFERER, SEC_WEBSOCKET_KEY, UPGRADE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::ErrorType;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
-use pingora::protocols::http::{ReusableHttpStream, ServerSession};
-use pingora::{BError, ErrorType};
-use socket2::SockRef;
 use tokio::time::timeout;
 
 use crate::affinity::{self, Asker, forwarded};
@@ -35,11 +33,12 @@ use crate::error::ProxyError;
 use crate::observe::{Asked, Observer, Record};
 use crate::relay::{EndReason, Handover};
 use crate::route;
-use crate::socket::{Parts, Socket, Wire};
+use crate::socket::{Socket, Wire};
 use crate::upstream::headers::{self, PreviousHop};
 use crate::upstream::{Pool, Upstream, connect};
 
 use bodies::Passed;
+use ends::{keep, part, refuse};
 
 /// What every exchange needs to know; the same for all threads.
 #[derive(Debug)]
@@ -143,7 +142,7 @@ fn check(front: &Front, head: &RequestHeader) -> Result<Arc<Upstream>, ProxyErro
     if head.method == Method::CONNECT {
         return Err(ProxyError::MethodNotAllowed);
     }
-    if head.version == Version::HTTP_11 && !head.headers.contains_key(http::header::HOST) {
+    if head.version == Version::HTTP_11 && !head.headers.contains_key(HOST) {
         return Err(ProxyError::NoHost); // RFC 9112, section 3.2.
     }
     let host = route::host(head);
@@ -255,101 +254,6 @@ async fn finish(
     }
 }
 
-/// Ends a response that was passed on whole, and keeps the connection if both sides may.
-async fn keep(down: ServerSession, keepalive: Duration, send: Duration, mut record: Record) -> Next {
-    match timeout(send, down.finish()).await {
-        Ok(Ok(reusable)) => {
-            record.end(EndReason::Complete);
-            let Some((stream, beyond)) = reusable.map(ReusableHttpStream::into_parts) else {
-                return Next::Close;
-            };
-            let Some(socket) = Socket::from_stream(stream) else {
-                return Next::Close;
-            };
-            if let Some(beyond) = beyond {
-                socket.wire().put_back(&beyond);
-            }
-            Next::Request(socket, keepalive)
-        }
-        Ok(Err(error)) => {
-            record.end(of_client(&error));
-            Next::Close
-        }
-        Err(_) => {
-            record.end(EndReason::ClientStalled);
-            Next::Close
-        }
-    }
-}
-
-/// Ends a response to a client that is still sending its request.
-async fn part(mut down: ServerSession, send: Duration, mut record: Record) -> Next {
-    match timeout(send, down.finish_body()).await {
-        Ok(Ok(())) => {
-            record.end(EndReason::Complete);
-            linger(down).await;
-        }
-        Ok(Err(error)) => record.end(of_client(&error)),
-        Err(_) => record.end(EndReason::ClientStalled),
-    }
-    Next::Close
-}
-
-/// Answers with an error of our own.
-async fn refuse(front: &Front, mut down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
-    front.observer.metrics.count_error(error.label());
-    record.answered(error.status());
-    record.end(EndReason::Refused);
-    down.set_keepalive(None);
-    let text = Bytes::from(format!("{error}\n"));
-    let told = async {
-        let mut head = ResponseHeader::build(error.status(), Some(4))?;
-        head.insert_header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
-        head.insert_header(http::header::CACHE_CONTROL, "no-store")?;
-        head.insert_header(CONTENT_LENGTH, text.len())?;
-        down.write_response_header(Box::new(head)).await?;
-        down.write_response_body(text, true).await?; // Nothing, if HEAD was asked.
-        Ok::<_, BError>(())
-    };
-    if let Ok(Ok(())) = timeout(TELL_WITHIN, told).await {
-        linger(down).await;
-    }
-    Next::Close
-}
-
-/// How long the client has to take an error of ours.
-const TELL_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long we listen to a client that we have answered while it was still sending.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// How much of what it still sends is read.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
-
-/// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would take
-/// the answer from a client that is still sending.
-async fn linger(down: ServerSession) {
-    let ServerSession::H1(down) = down else { return };
-    let Some(Parts { tcp, .. }) = Socket::from_stream(down.into_inner()).and_then(Socket::into_parts) else { return };
-    if SockRef::from(&tcp).shutdown(Shutdown::Write).is_err() {
-        return; // The client is gone.
-    }
-    let listening = async {
-        let (mut ignored, mut left) = (vec![0; 4096], LINGER_BYTES_MAX);
-        while tcp.readable().await.is_ok() {
-            match tcp.try_read(&mut ignored) {
-                Ok(0) => return,
-                Ok(read) if read > left => return,
-                Ok(read) => left -= read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    };
-    // Over in time or not, the connection is closed now.
-    let _ = timeout(LINGER, listening).await;
-}
-
 /// The account of a request that could be read.
 fn record(front: &Front, began: Instant, head: &RequestHeader, previous_hop: IpAddr) -> Record {
     Record::new(front.observer.clone(), began, |log| {
@@ -363,7 +267,7 @@ fn record(front: &Front, began: Instant, head: &RequestHeader, previous_hop: IpA
             host: route::host(head).into(),
             path: head.uri.path().into(),
             protocol: head.version,
-            upgrade: text(http::header::UPGRADE).map(Into::into),
+            upgrade: text(UPGRADE).map(Into::into),
             sec_websocket_key: text(SEC_WEBSOCKET_KEY).map(Into::into),
             browser: log
                 .wants_browser()
@@ -394,13 +298,4 @@ fn wire(down: &ServerSession) -> Option<&Arc<Wire>> {
 
 fn no_response(upstream: &Upstream) -> Failure {
     Failure::Refuse(ProxyError::NoResponse { upstream: upstream.name.clone() })
-}
-
-/// Why an exchange ends when its client's side failed with `error`.
-fn of_client(error: &BError) -> EndReason {
-    match error.etype() {
-        ErrorType::ConnectionClosed => EndReason::ClientClosed,
-        ErrorType::WriteTimedout => EndReason::ClientStalled,
-        _ => EndReason::ClientError,
-    }
 }

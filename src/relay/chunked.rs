@@ -49,11 +49,6 @@ impl Decoder {
     /// Hexadecimal digits in a size; fifteen keep every sum below 2^63.
     const DIGITS_MAX: u8 = 15;
 
-    /// At the start of a chunked body.
-    pub fn new() -> Self {
-        Self { state: State::Size { value: 0, digits: 0 }, overhead: 0 }
-    }
-
     /// Whether the last chunk and the trailers have been read.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
@@ -139,6 +134,13 @@ impl Decoder {
     }
 }
 
+impl Default for Decoder {
+    /// At the start of a chunked body.
+    fn default() -> Self {
+        Self { state: State::Size { value: 0, digits: 0 }, overhead: 0 }
+    }
+}
+
 /// What ends a chunked message.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
@@ -185,7 +187,7 @@ mod tests {
 
     /// Decodes `pieces` one after the other.
     fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool), Malformed> {
-        let mut decoder = Decoder::new();
+        let mut decoder = Decoder::default();
         let mut data = Vec::new();
         for piece in pieces {
             let mut piece = piece.to_vec();

@@ -44,7 +44,7 @@ pub struct Events {
 impl Events {
     /// A stream of which nothing has been passed on.
     pub fn new(server: ServerFraming, client: ClientFraming) -> Self {
-        let decoder = (server == ServerFraming::Chunked).then(Decoder::new);
+        let decoder = (server == ServerFraming::Chunked).then(Decoder::default);
         Self { decoder, client, place: Place::Start }
     }
 

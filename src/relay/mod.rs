@@ -14,14 +14,14 @@
 //!  └─ life   what is due when, why it ends (pure)
 //! ```
 
-mod chunked;
-mod events;
+pub mod chunked;
+pub mod events;
 mod lane;
-mod life;
+pub mod life;
 pub mod registry;
 mod run;
-mod sse;
-mod timers;
+pub mod sse;
+pub mod timers;
 
 use std::time::Duration;
 

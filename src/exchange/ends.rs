@@ -1,0 +1,124 @@
+//! How an exchange takes leave of its client: the connection is kept, or closed so that what was
+//! said last arrives.
+
+use std::io;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::{ReusableHttpStream, ServerSession};
+use pingora::{BError, ErrorType};
+use socket2::SockRef;
+use tokio::time::timeout;
+
+use super::{Front, Next};
+use crate::error::ProxyError;
+use crate::observe::Record;
+use crate::relay::EndReason;
+use crate::socket::{Parts, Socket};
+
+/// Ends a response that was passed on whole, and keeps the connection if both sides may.
+pub(super) async fn keep(down: ServerSession, keepalive: Duration, send: Duration, mut record: Record) -> Next {
+    match timeout(send, down.finish()).await {
+        Ok(Ok(reusable)) => {
+            record.end(EndReason::Complete);
+            let Some((stream, beyond)) = reusable.map(ReusableHttpStream::into_parts) else {
+                return Next::Close;
+            };
+            let Some(socket) = Socket::from_stream(stream) else {
+                return Next::Close;
+            };
+            if let Some(beyond) = beyond {
+                socket.wire().put_back(&beyond);
+            }
+            Next::Request(socket, keepalive)
+        }
+        Ok(Err(error)) => {
+            record.end(of_client(&error));
+            Next::Close
+        }
+        Err(_) => {
+            record.end(EndReason::ClientStalled);
+            Next::Close
+        }
+    }
+}
+
+/// Ends a response to a client that is still sending its request.
+pub(super) async fn part(mut down: ServerSession, send: Duration, mut record: Record) -> Next {
+    match timeout(send, down.finish_body()).await {
+        Ok(Ok(())) => {
+            record.end(EndReason::Complete);
+            linger(down).await;
+        }
+        Ok(Err(error)) => record.end(of_client(&error)),
+        Err(_) => record.end(EndReason::ClientStalled),
+    }
+    Next::Close
+}
+
+/// Answers with an error of our own.
+pub(super) async fn refuse(front: &Front, mut down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
+    front.observer.metrics.count_error(error.label());
+    record.answered(error.status());
+    record.end(EndReason::Refused);
+    down.set_keepalive(None);
+    let text = Bytes::from(format!("{error}\n"));
+    let told = async {
+        let mut head = ResponseHeader::build(error.status(), Some(4))?;
+        head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
+        head.insert_header(CACHE_CONTROL, "no-store")?;
+        head.insert_header(CONTENT_LENGTH, text.len())?;
+        down.write_response_header(Box::new(head)).await?;
+        down.write_response_body(text, true).await?; // Nothing, if HEAD was asked.
+        Ok::<_, BError>(())
+    };
+    if let Ok(Ok(())) = timeout(TELL_WITHIN, told).await {
+        linger(down).await;
+    }
+    Next::Close
+}
+
+/// How long the client has to take an error of ours.
+const TELL_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long we listen to a client that we have answered while it was still sending.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much of what it still sends is read.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would take
+/// the answer from a client that is still sending.
+async fn linger(down: ServerSession) {
+    let ServerSession::H1(down) = down else { return };
+    let Some(Parts { tcp, .. }) = Socket::from_stream(down.into_inner()).and_then(Socket::into_parts) else { return };
+    if SockRef::from(&tcp).shutdown(Shutdown::Write).is_err() {
+        return; // The client is gone.
+    }
+    let listening = async {
+        let (mut ignored, mut left) = (vec![0; 4096], LINGER_BYTES_MAX);
+        while tcp.readable().await.is_ok() {
+            match tcp.try_read(&mut ignored) {
+                Ok(0) => return,
+                Ok(read) if read > left => return,
+                Ok(read) => left -= read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // Over in time or not, the connection is closed now.
+    let _ = timeout(LINGER, listening).await;
+}
+
+/// Why an exchange ends when its client's side failed with `error`.
+pub(super) fn of_client(error: &BError) -> EndReason {
+    match error.etype() {
+        ErrorType::ConnectionClosed => EndReason::ClientClosed,
+        ErrorType::WriteTimedout => EndReason::ClientStalled,
+        _ => EndReason::ClientError,
+    }
+}
