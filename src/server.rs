@@ -10,6 +10,7 @@
 //!   └─ worker n   ...
 //! ```
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin;
-use crate::config::{Config, Timeouts};
+use crate::affinity::tag::Secret;
+use crate::config::{AffinitySource, Config, Timeouts};
 use crate::connection::{self, Live, Open};
 use crate::exchange::Front;
 use crate::observe::Observer;
@@ -123,10 +125,12 @@ impl Server {
 }
 
 fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<bool>) -> Front {
+    let secret = config.affinity_secret.clone().unwrap_or_else(|| secret_of_this_process(config));
     let request_head = |timeouts: &Timeouts| timeouts.request_head;
     Front {
         routes: config.routes.clone(),
-        upstreams: Upstream::all(&config.upstreams, &observer.metrics),
+        upstreams: Upstream::all(&config.upstreams, &secret, &observer.metrics),
+        secret,
         trusted: config.trusted_proxies.clone(),
         limits: config.limits,
         request_head: config
@@ -138,6 +142,19 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
         observer,
         stopping,
     }
+}
+
+/// Good for one proxy that is never restarted; the operator is told.
+fn secret_of_this_process(config: &Config) -> Secret {
+    let is_needed = config.upstreams.iter().any(|upstream| upstream.affinity.contains(&AffinitySource::EngineIo));
+    if is_needed {
+        tracing::warn!(
+            "affinity_secret_file is not set: Socket.IO sessions stay whole through this process alone; \
+             several proxies, or one that is restarted, need the same file"
+        );
+    }
+    let bytes: [u64; 4] = std::array::from_fn(|_| RandomState::new().build_hasher().finish());
+    Secret::new(&bytes.map(u64::to_le_bytes).concat())
 }
 
 /// What the main thread does: serves the admin address, waits for a signal, then for the workers.

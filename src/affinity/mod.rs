@@ -1,11 +1,13 @@
 //! Affinity: which client a request belongs to, so that it keeps its server.
 //!
-//! The sources of an upstream are tried in order, and the first that yields a key decides. A key
-//! is only ever hashed; what a *server* issued must not be (see `conf/README.md`): the request
-//! that had no session yet went elsewhere.
+//! The sources of an upstream are tried in order, and the first that yields something decides: a
+//! session names the server that issued it, anything else is a key. A key is only ever hashed;
+//! what a *server* issued must not be: the request that had no session yet went elsewhere.
 
 mod cookie;
+pub mod engine_io;
 pub mod forwarded;
+pub mod tag;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -24,24 +26,37 @@ pub struct Asker<'a> {
     pub previous_hop: IpAddr,
     /// Whose forwarded addresses are believed.
     pub trusted: &'a TrustedProxies,
+    /// The server that issued the request's Engine.IO session, if it belongs to one.
+    pub engine_io: Option<usize>,
 }
 
-/// A request's key, and where it was found.
+/// Where a request belongs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Affinity<'a> {
-    /// What names the client; never empty. May be a session's secret, so `Debug` does not show it.
-    pub key: Cow<'a, [u8]>,
-    /// The word for logs.
+    /// The server that holds its session.
+    pub server: Option<usize>,
+    /// What names its client; never empty. Chooses the server when no session does, or when the
+    /// session's cannot be reached. May be a secret, so `Debug` does not show it.
+    pub key: Option<Cow<'a, [u8]>>,
+    /// What decided: the word for logs.
     pub source: &'static str,
 }
 
-/// The first of `sources` that yields a key for `asker`.
+/// Where `asker` belongs by the first of `sources` that says so; `None` when none does.
 pub fn find<'a>(sources: &[AffinitySource], asker: Asker<'a>) -> Option<Affinity<'a>> {
-    sources.iter().find_map(|source| {
-        let key = key(source, asker).filter(|key| !key.is_empty())?;
-        Some(Affinity { key, source: label(source) })
-    })
+    let mut server = None;
+    for source in sources {
+        if *source == AffinitySource::EngineIo {
+            server = asker.engine_io;
+        } else if let Some(key) = key(source, asker).filter(|key| !key.is_empty()) {
+            let source = if server.is_some() { ENGINE_IO } else { label(source) };
+            return Some(Affinity { server, key: Some(key), source });
+        }
+    }
+    server.map(|server| Affinity { server: Some(server), key: None, source: ENGINE_IO })
 }
+
+const ENGINE_IO: &str = "engine_io";
 
 fn key<'a>(source: &AffinitySource, asker: Asker<'a>) -> Option<Cow<'a, [u8]>> {
     let headers = &asker.request.headers;
@@ -56,6 +71,7 @@ fn key<'a>(source: &AffinitySource, asker: Asker<'a>) -> Option<Cow<'a, [u8]>> {
             forwarded::first(headers).map(of_address)
         }
         AffinitySource::ClientIp => Some(of_address(asker.previous_hop)),
+        AffinitySource::EngineIo => None,
     }
 }
 
@@ -66,6 +82,7 @@ fn label(source: &AffinitySource) -> &'static str {
         AffinitySource::Query(_) => "query",
         AffinitySource::ForwardedFor => "forwarded_for",
         AffinitySource::ClientIp => "client_ip",
+        AffinitySource::EngineIo => ENGINE_IO,
     }
 }
 
@@ -103,7 +120,8 @@ fn of_address(address: IpAddr) -> Cow<'static, [u8]> {
 
 impl std::fmt::Debug for Affinity<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Affinity({} bytes by {})", self.key.len(), self.source)
+        let bytes = self.key.as_ref().map_or(0, |key| key.len());
+        write!(f, "Affinity(server {:?}, {bytes} bytes by {})", self.server, self.source)
     }
 }
 
@@ -134,9 +152,9 @@ mod tests {
             let request = parts(target, fields);
             let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().expect("a network")]);
             let hop = "10.1.1.1".parse().expect("an address");
-            let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted };
+            let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None };
             let found = find(&all(), asker).expect("the previous hop always yields");
-            assert_eq!((found.source, String::from_utf8_lossy(&found.key).as_ref()), (source, key));
+            assert_eq!((found.source, String::from_utf8_lossy(&found.key.expect("a key")).as_ref()), (source, key));
         }
 
         let everything = [("Cookie", "sid=c"), ("X-User", "u"), ("X-Forwarded-For", "192.0.2.1")];
@@ -155,18 +173,39 @@ mod tests {
     }
 
     #[test]
+    fn a_session_names_its_server_at_its_place_in_the_list() {
+        use AffinitySource::{ClientIp, EngineIo, Query};
+        #[track_caller]
+        fn check(sources: &[AffinitySource], expected: Option<(Option<usize>, bool, &str)>) {
+            let request = parts("/?room=r", &[]);
+            let hop = "10.1.1.1".parse().expect("an address");
+            let asker =
+                Asker { request: &request, previous_hop: hop, trusted: &TrustedProxies::default(), engine_io: Some(2) };
+            let found = find(sources, asker).map(|found| (found.server, found.key.is_some(), found.source));
+            assert_eq!(found, expected, "{sources:?}");
+        }
+
+        check(&[EngineIo], Some((Some(2), false, "engine_io")));
+        check(&[EngineIo, ClientIp], Some((Some(2), true, "engine_io")));
+        check(&[Query("room".into()), EngineIo], Some((None, true, "query")));
+        check(&[Query("x".into()), EngineIo, ClientIp], Some((Some(2), true, "engine_io")));
+        check(&[ClientIp], Some((None, true, "client_ip")));
+        check(&[], None);
+    }
+
+    #[test]
     fn strangers_may_not_say_for_whom_they_forward() {
         let request = parts("/", &[("X-Forwarded-For", "192.0.2.1")]);
         let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().expect("a network")]);
         let hop = "203.0.113.9".parse().expect("an address");
-        let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted };
+        let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None };
         assert_eq!(find(&all(), asker).map(|found| found.source), Some("client_ip"));
         assert_eq!(find(&[AffinitySource::ForwardedFor], asker), None);
     }
 
     #[test]
     fn debug_does_not_leak_the_key() {
-        let affinity = Affinity { key: Cow::Borrowed(b"secret"), source: "cookie" };
-        assert_eq!(format!("{affinity:?}"), "Affinity(6 bytes by cookie)");
+        let affinity = Affinity { server: None, key: Some(Cow::Borrowed(b"secret")), source: "cookie" };
+        assert_eq!(format!("{affinity:?}"), "Affinity(server None, 6 bytes by cookie)");
     }
 }

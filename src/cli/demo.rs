@@ -51,7 +51,7 @@ fn configuration(bind: SocketAddr, servers: &[(&str, SocketAddr)]) -> String {
         servers.iter().map(|(name, address)| format!("      - {{ address: \"{address}\", name: {name} }}\n")).collect();
     format!(
         "listeners:\n  - bind: \"{bind}\"\n\
-         upstreams:\n  demo:\n    servers:\n{}    affinity: [ {{ query: client }}, forwarded_for, client_ip ]\n    \
+         upstreams:\n  demo:\n    servers:\n{}    affinity: [ engine_io, {{ query: client }}, forwarded_for, client_ip ]\n    \
          sse: {{ keepalive: 5s }}\n\
          routes:\n  - upstream: demo\n\
          admin: {{ bind: \"127.0.0.1:0\" }}\naccess_log: {{ path: stdout, format: combined }}\nshutdown: {{ grace: 3s }}\n",

@@ -31,7 +31,7 @@ impl TrustedProxies {
 impl AffinitySource {
     /// The sources of an upstream that names none.
     pub(super) fn defaults() -> Vec<Self> {
-        vec![Self::ForwardedFor, Self::ClientIp]
+        vec![Self::EngineIo, Self::ForwardedFor, Self::ClientIp]
     }
 }
 

@@ -31,6 +31,8 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
+use crate::affinity::tag::Secret;
+
 pub use self::file::{LoadError, load, parse};
 pub use self::mistakes::Mistakes;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// In the order of the file; a [`Route`] refers to them by index. At least one.
     pub upstreams: Vec<Upstream>,
+    /// What tags are keyed with; the same for all proxies of a fleet. `None`: one of this process.
+    pub affinity_secret: Option<Secret>,
     /// What a request may weigh.
     pub limits: Limits,
     /// Metrics and health; `None` when switched off.
@@ -130,6 +134,8 @@ pub struct Server {
 /// Where an affinity key is looked for in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AffinitySource {
+    /// The Engine.IO session that a server issued, by the tag that the proxy gave it.
+    EngineIo,
     /// The value of this cookie, hashed.
     Cookie(String),
     /// The value of this request header, hashed as it stands.

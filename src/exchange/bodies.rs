@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::UPGRADE;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
@@ -18,6 +18,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ends::of_client;
 use super::{Answer, Failure, no_response, wire};
+use crate::affinity::engine_io;
+use crate::affinity::tag::{Secret, ServerTag};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
@@ -167,13 +169,22 @@ async fn await_last_word(up: &mut ClientSession, upstream: &Upstream) -> Result<
 pub(super) async fn respond(
     down: &mut ServerSession,
     mut answer: Answer,
-    head: Box<ResponseHeader>,
+    mut head: Box<ResponseHeader>,
     upstream: &Upstream,
+    secret: &Secret,
     record: &mut Record,
 ) -> Result<Passed, EndReason> {
     record.answered(head.status.as_u16());
+    let mut begun = Bytes::new();
+    if answer.opens_session && head.status == StatusCode::OK && !head.headers.contains_key(CONTENT_ENCODING) {
+        let tag = upstream.tag(answer.server);
+        begun = timeout(upstream.timeouts.body, tag_session(&mut answer.up, &mut head, secret, tag))
+            .await
+            .map_err(|_| EndReason::Idle)?
+            .map_err(|_| EndReason::ServerError)?;
+    }
     let pause = if headers::is_event_stream(&head) { upstream.timeouts.idle } else { upstream.timeouts.body };
-    pass_bodies(down, &mut answer, head, pause, upstream.timeouts.send, record).await?;
+    pass_bodies(down, &mut answer, head, begun, pause, upstream.timeouts.send, record).await?;
     if !answer.is_sent {
         return Ok(Passed::Early);
     }
@@ -189,10 +200,36 @@ pub(super) enum Passed {
     Early,
 }
 
+/// Reads the answer to a handshake and tags the session id in it, with the length right in `head`.
+/// What turns out to be something else is returned as far as it was read, and not touched.
+async fn tag_session(
+    up: &mut ClientSession,
+    head: &mut ResponseHeader,
+    secret: &Secret,
+    tag: ServerTag,
+) -> pingora::Result<Bytes> {
+    let mut body = Vec::new();
+    while !up.is_body_done() && body.len() <= engine_io::OPENING_MAX {
+        match up.read_body_bytes().await? {
+            Some(piece) => body.extend_from_slice(&piece),
+            None => break,
+        }
+    }
+    if up.is_body_done()
+        && let Some(tagged) = engine_io::tag_opening(&body, secret, tag)
+    {
+        head.remove_header(&TRANSFER_ENCODING);
+        head.insert_header(CONTENT_LENGTH, tagged.len())?;
+        body = tagged;
+    }
+    Ok(body.into())
+}
+
 async fn pass_bodies(
     down: &mut ServerSession,
     answer: &mut Answer,
     head: Box<ResponseHeader>,
+    begun: Bytes,
     pause: Duration,
     send: Duration,
     record: &mut Record,
@@ -202,6 +239,8 @@ async fn pass_bodies(
         return Err(EndReason::ServerError);
     };
     down.write_response_header(head).await.map_err(|error| of_client(&error))?;
+    record.add_bytes(0, begun.len() as u64);
+    down.write_response_body(begun, false).await.map_err(|error| of_client(&error))?;
     let mut is_refused = false;
     while !up.is_body_done() {
         let patience = if client.has_unsent() { send } else { pause };

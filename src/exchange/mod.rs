@@ -15,6 +15,7 @@ mod bodies;
 mod ends;
 mod handoff;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +28,10 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::timeout;
 
+use crate::affinity::engine_io::Session;
+use crate::affinity::tag::Secret;
 use crate::affinity::{self, Asker, forwarded};
-use crate::config::{Limits, Route, TrustedProxies};
+use crate::config::{AffinitySource, Limits, Route, TrustedProxies};
 use crate::error::ProxyError;
 use crate::observe::{Asked, Observer, Record};
 use crate::relay::{EndReason, Handover};
@@ -47,6 +50,8 @@ pub struct Front {
     pub routes: Vec<Route>,
     /// What the routes refer to.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What tags are keyed with.
+    pub secret: Secret,
     /// Whose forwarded fields are believed.
     pub trusted: TrustedProxies,
     /// What a head may weigh.
@@ -159,6 +164,8 @@ struct Answer {
     asked: Option<HeaderValue>,
     /// The request's body has been passed on to its end.
     is_sent: bool,
+    /// It opens an Engine.IO session, whose id is to be tagged.
+    opens_session: bool,
 }
 
 /// Reaches a server and has it answer.
@@ -169,32 +176,54 @@ async fn serve(
     previous_hop: IpAddr,
     record: &mut Record,
 ) -> Result<Answer, Failure> {
-    let asker = Asker { request: down.req_header(), previous_hop, trusted: &front.trusted };
+    let session = session(front, upstream, down.req_header());
+    let holder = match &session {
+        Session::Tagged { server, .. } => {
+            let holder = upstream.tagged(*server);
+            upstream.metrics.lost_sessions.inc_by(holder.is_none().into());
+            holder
+        }
+        Session::Foreign | Session::Handshake => None,
+    };
+    let asker = Asker { request: down.req_header(), previous_hop, trusted: &front.trusted, engine_io: holder };
     let affinity = affinity::find(&upstream.affinity, asker);
     record.named_by(affinity.as_ref().map_or("none", |affinity| affinity.source));
-    let key = affinity.map(|affinity| affinity.key.into_owned());
+    let holder = affinity.as_ref().and_then(|affinity| affinity.server);
+    let key = affinity.and_then(|affinity| affinity.key).map(Cow::into_owned);
 
     let hop = PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: "http" };
     let asked = headers::upgrade_of(down.req_header()).cloned();
     let mut may_use_pool = true;
     loop {
-        let Reached { socket, server, is_pooled } = reach(upstream, key.as_deref(), may_use_pool).await?;
+        let Reached { socket, server, is_pooled } = reach(upstream, holder, key.as_deref(), may_use_pool).await?;
         record.connected(server);
         socket.wire().expect_head(RESPONSE_HEAD_MAX);
         let mut up = Box::new(ClientSession::new(Box::new(socket)));
         let mut head = Box::new(down.req_header().clone());
         headers::to_server(&mut head, hop, &upstream.servers[server].authority)
+            .and_then(|()| headers::for_session(&mut head, &session))
             .map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
         let can_repeat = is_pooled && head.method.is_idempotent() && down.is_body_empty();
         match bodies::ask(down, &mut up, head, upstream, record).await {
             Ok(is_sent) => {
-                return Ok(Answer { up, server, asked, is_sent });
+                let opens_session = session == Session::Handshake;
+                return Ok(Answer { up, server, asked, is_sent, opens_session });
             }
             // The server closed an idle connection while the request was on its way.
             Err(Failure::Stale) if can_repeat => may_use_pool = false,
             Err(Failure::Stale) => return Err(no_response(upstream)),
             Err(failure) => return Err(failure),
         }
+    }
+}
+
+/// What the request says of its Engine.IO session, where that is asked for.
+fn session(front: &Front, upstream: &Upstream, head: &RequestHeader) -> Session {
+    let is_asked_for = upstream.affinity.contains(&AffinitySource::EngineIo);
+    let query = head.uri.query().filter(|_| is_asked_for);
+    match query.map(|query| Session::of(query, &front.secret)) {
+        Some(Session::Handshake) if head.method != Method::GET => Session::Foreign,
+        session => session.unwrap_or(Session::Foreign),
     }
 }
 
@@ -206,8 +235,13 @@ struct Reached {
 
 /// A connection to the first candidate that can be reached. Nothing of the request is gone yet, so
 /// each of them may be tried.
-async fn reach(upstream: &Upstream, key: Option<&[u8]>, may_use_pool: bool) -> Result<Reached, Failure> {
-    for server in upstream.candidates(key) {
+async fn reach(
+    upstream: &Upstream,
+    holder: Option<usize>,
+    key: Option<&[u8]>,
+    may_use_pool: bool,
+) -> Result<Reached, Failure> {
+    for server in upstream.candidates(holder, key) {
         let this = &upstream.servers[server];
         if may_use_pool && let Some(socket) = Pool::take(this.id, Instant::now()) {
             return Ok(Reached { socket, server, is_pooled: true });
@@ -235,7 +269,9 @@ async fn finish(
         down.set_keepalive(None);
     }
     let passed = match handoff::plan(&down, &answer, &upstream) {
-        Ok(handoff::Plan::Respond(head)) => bodies::respond(&mut down, answer, head, &upstream, &mut record).await,
+        Ok(handoff::Plan::Respond(head)) => {
+            bodies::respond(&mut down, answer, head, &upstream, &front.secret, &mut record).await
+        }
         Ok(handoff::Plan::Relay(head, kind)) => {
             return match handoff::hand_over(down, answer, head, kind, upstream, record).await {
                 Some(handover) => Next::Relay(handover),

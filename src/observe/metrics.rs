@@ -22,6 +22,7 @@ pub struct Metrics {
     durations: HistogramVec,
     keepalives: IntCounterVec,
     ends: IntCounterVec,
+    lost_sessions: IntCounterVec,
     connect_failures: IntCounterVec,
     errors: IntCounterVec,
     /// Connections of clients, whatever they are doing.
@@ -81,6 +82,11 @@ impl Metrics {
                 "Exchanges and relays that ended, by kind and reason.",
                 &["kind", "upstream", "end_reason"],
             ),
+            lost_sessions: counters(
+                "steadfast_lost_sessions_total",
+                "Requests of sessions whose server is no longer among the upstream's.",
+                &["upstream"],
+            ),
             connect_failures: counters(
                 "steadfast_connect_failures_total",
                 "Connections to servers that could not be made.",
@@ -122,6 +128,7 @@ impl Metrics {
             requests: STATUS.map(|status| self.requests.with_label_values(&[name, status])),
             durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
             keepalives: self.keepalives.with_label_values(&[name]),
+            lost_sessions: self.lost_sessions.with_label_values(&[name]),
             ends: Default::default(),
             ends_of_all: self.ends.clone(),
             name: name.to_owned(),
@@ -156,6 +163,8 @@ pub struct UpstreamMetrics {
     durations: [Histogram; 4],
     /// Comments inserted into idle event streams.
     pub keepalives: IntCounter,
+    /// Requests of sessions whose server is no longer among the upstream's.
+    pub lost_sessions: IntCounter,
     /// By kind and reason, looked up when first needed.
     ends: [[OnceLock<IntCounter>; EndReason::COUNT]; Kind::ALL.len()],
     ends_of_all: IntCounterVec,

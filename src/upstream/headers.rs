@@ -4,11 +4,13 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use crate::affinity::engine_io::Session;
 use crate::affinity::forwarded::X_FORWARDED_FOR;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -85,6 +87,23 @@ pub fn to_server(head: &mut RequestHeader, hop: PreviousHop, server: &str) -> pi
     forwarded(head, hop)?;
     if !head.headers.contains_key(HOST) {
         head.insert_header(HOST, server)?; // Only HTTP/1.0 may leave it out.
+    }
+    Ok(())
+}
+
+/// Turns a request of an Engine.IO session into the one that its server knows.
+///
+/// # Errors
+/// When a field or the target cannot be written.
+pub fn for_session(head: &mut RequestHeader, session: &Session) -> pingora::Result<()> {
+    match session {
+        Session::Foreign => {}
+        // The answer's session id is to be tagged, which nobody can do in what is compressed.
+        Session::Handshake => drop(head.remove_header(&ACCEPT_ENCODING)),
+        Session::Tagged { query, .. } => {
+            let target = format!("{}?{query}", head.uri.path());
+            head.set_raw_path(target.as_bytes())?;
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub use pool::Pool;
 
+use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{self, Candidate, Ring};
 use crate::config::{self, AffinitySource, Sse, Timeouts};
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
@@ -31,6 +32,8 @@ pub struct Upstream {
     pub sse: Sse,
     /// What its requests count with.
     pub metrics: UpstreamMetrics,
+    /// What stands for each server in tags.
+    tags: Vec<ServerTag>,
     ring: Ring,
     /// Takes turns among servers that are equally loaded.
     ties: AtomicUsize,
@@ -61,17 +64,23 @@ pub struct ServerId(usize);
 
 impl Upstream {
     /// The upstreams of a configuration, in its order.
-    pub fn all(configs: &[config::Upstream], metrics: &Metrics) -> Vec<Arc<Self>> {
+    pub fn all(configs: &[config::Upstream], secret: &Secret, metrics: &Metrics) -> Vec<Arc<Self>> {
         let mut ids = (0..).map(ServerId);
-        configs.iter().map(|config| Arc::new(Self::new(config, metrics, &mut ids))).collect()
+        configs.iter().map(|config| Arc::new(Self::new(config, secret, metrics, &mut ids))).collect()
     }
 
-    fn new(config: &config::Upstream, metrics: &Metrics, ids: &mut impl Iterator<Item = ServerId>) -> Self {
+    fn new(
+        config: &config::Upstream,
+        secret: &Secret,
+        metrics: &Metrics,
+        ids: &mut impl Iterator<Item = ServerId>,
+    ) -> Self {
         let servers = config.servers.iter().zip(ids);
         Self {
             name: config.name.clone(),
             ring: Ring::new(config.servers.iter().map(|server| (server.address.to_string(), server.weight))),
             servers: servers.map(|(server, id)| Server::new(server, id, &config.name, metrics)).collect(),
+            tags: config.servers.iter().map(|server| secret.server(&server.name)).collect(),
             affinity: config.affinity.clone(),
             timeouts: config.timeouts,
             sse: config.sse.clone(),
@@ -80,10 +89,22 @@ impl Upstream {
         }
     }
 
-    /// The servers in the order in which to try them for a client with `key`, each once.
-    pub fn candidates(&self, key: Option<&[u8]>) -> impl Iterator<Item = usize> {
+    /// The servers in the order in which to try them, each once: the one that holds the session,
+    /// then those that `key` names, or the least loaded.
+    pub fn candidates(&self, session: Option<usize>, key: Option<&[u8]>) -> impl Iterator<Item = usize> {
         let tie = if key.is_none() { self.ties.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        balance::order(&self.ring, key, self.servers.iter().map(Server::candidate), tie)
+        let others = balance::order(&self.ring, key, self.servers.iter().map(Server::candidate), tie);
+        session.into_iter().chain(others.filter(move |server| Some(*server) != session))
+    }
+
+    /// The server that `tag` stands for, while it is one of these.
+    pub fn tagged(&self, tag: ServerTag) -> Option<usize> {
+        self.tags.iter().position(|known| *known == tag)
+    }
+
+    /// What stands for `server` in tags.
+    pub fn tag(&self, server: usize) -> ServerTag {
+        self.tags[server]
     }
 }
 

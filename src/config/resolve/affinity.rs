@@ -33,6 +33,7 @@ pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxi
 fn source(item: &Item<'_>) -> Option<AffinitySource> {
     if !item.is_mapping() {
         return match item.text(SOURCES)? {
+            "engine_io" => Some(AffinitySource::EngineIo),
             "forwarded_for" => Some(AffinitySource::ForwardedFor),
             "client_ip" => Some(AffinitySource::ClientIp),
             other => {
@@ -64,7 +65,7 @@ fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
             let name = name("write the name of a query parameter, such as room")?;
             value.kept(query(name)).map(AffinitySource::Query)
         }
-        "forwarded_for" | "client_ip" => {
+        "engine_io" | "forwarded_for" | "client_ip" => {
             value.complain(format!("takes no value in this version; write only {kind}"));
             None
         }
@@ -80,12 +81,12 @@ fn no_source(word: &str) -> String {
         "cookie" | "header" | "query" => {
             format!("{word} needs a name; write it as {{ {word}: NAME }}")
         }
-        "engine_io" | "sticky_cookie" | "session" => {
+        "sticky_cookie" | "session" => {
             format!("{word} is not supported in this version; remove it")
         }
         "ip_hash" => "ip_hash is called client_ip here; write client_ip".to_owned(),
         _ => {
-            let known = ["forwarded_for", "client_ip", "cookie", "header", "query"];
+            let known = ["engine_io", "forwarded_for", "client_ip", "cookie", "header", "query"];
             let shown = quoted(word);
             match suggest::nearest(word, known) {
                 Some(nearest) => format!("{shown} is no source; did you mean {nearest}?"),
@@ -95,7 +96,8 @@ fn no_source(word: &str) -> String {
     }
 }
 
-const SOURCES: &str = "write forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }";
+const SOURCES: &str =
+    "write engine_io, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }";
 
 fn header(text: &str) -> Result<HeaderName, String> {
     HeaderName::from_bytes(text.as_bytes())

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use super::mistakes::quoted;
 use super::reader::{Fields, Item};
+use crate::affinity::tag::Secret;
+
 use super::{AccessLog, Config, Limits, LogFormat, LogPath, Shutdown, TrustedProxies, suggest};
 
 /// Reads the whole file. What it returns is only good if no complaint was noted.
@@ -33,14 +35,38 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         admin: listeners::admin(&mut fields, &listeners),
         listeners: listeners.into_iter().map(|(_, it)| it).collect(),
         trusted_proxies,
+        affinity_secret: fields.optional("affinity_secret_file").and_then(|item| affinity_secret(&item)),
         limits: limits(&mut fields),
         access_log: access_log(&mut fields),
         shutdown: shutdown(&mut fields),
         threads: threads(&mut fields),
     };
-    fields.finish(&["client_ip", "session_store", "affinity_secret_file"]);
+    fields.finish(&["client_ip", "session_store"]);
     Some(config)
 }
+
+/// Reads the secret itself: after this nothing can be wrong with it.
+fn affinity_secret(item: &Item<'_>) -> Option<Secret> {
+    let right = "write the absolute path of a file with at least 16 bytes, the same for all proxies of a fleet";
+    let path = item.text(right)?;
+    let shown = quoted(path);
+    if !path.starts_with('/') {
+        item.complain(format!("{shown} is not an absolute path; {right}"));
+        return None;
+    }
+    match std::fs::read(path) {
+        Err(error) => item.complain(format!("{shown} cannot be read: {error}; {right}")),
+        Ok(bytes) if bytes.trim_ascii().len() < SECRET_LEN_MIN => {
+            item.complain(format!("{shown} has fewer than {SECRET_LEN_MIN} bytes; {right}"));
+        }
+        // An editor's line end at the end of the file is none of the secret.
+        Ok(bytes) => return Some(Secret::new(bytes.trim_ascii())),
+    }
+    None
+}
+
+/// Shorter ones can be guessed.
+const SECRET_LEN_MIN: usize = 16;
 
 fn limits(root: &mut Fields<'_>) -> Limits {
     let mut limits = Limits::default();

@@ -38,7 +38,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     };
     assert_eq!(chat.name, "chat");
     assert_eq!(chat.servers, ["10.0.20.11:3000", "10.0.20.12:3000"].map(server));
-    assert_eq!(chat.affinity, [AffinitySource::ForwardedFor, AffinitySource::ClientIp]);
+    assert_eq!(chat.affinity, [AffinitySource::EngineIo, AffinitySource::ForwardedFor, AffinitySource::ClientIp]);
     assert_eq!(chat.timeouts, Timeouts::default());
     assert_eq!(chat.sse, Sse::default());
     assert_eq!(config.limits, Limits::default());

@@ -86,7 +86,7 @@ upstreams: {}
          \"/socket.io/\"",
         "25: routes[2]: never reached, because routes[1] has the same host and path; remove one",
         "26: shutdwon: unknown key; did you mean \"shutdown\"? (known here: listeners, \
-         trusted_proxies, upstreams, routes, admin, limits, access_log, shutdown, threads)",
+         trusted_proxies, upstreams, routes, admin, affinity_secret_file, limits, access_log, shutdown, threads)",
         "28: upstreams: duplicate key, also on line 6; keep one of them",
     ];
     assert_eq!(complaints(text), expected);
@@ -165,7 +165,7 @@ fn keys_of_the_file_are_known() {
     check("1: 2", "1: unknown key; known here: KEYS");
 }
 
-const KEYS: &str = "listeners, trusted_proxies, upstreams, routes, admin, limits, access_log, \
+const KEYS: &str = "listeners, trusted_proxies, upstreams, routes, admin, affinity_secret_file, limits, access_log, \
                     shutdown, threads";
 
 #[test]

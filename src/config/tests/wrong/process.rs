@@ -26,6 +26,26 @@ fn limits_have_ranges() {
 }
 
 #[test]
+fn the_affinity_secret_is_a_file_that_is_long_enough() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let right = "write the absolute path of a file with at least 16 bytes, the same for all proxies of a fleet";
+        let complaint = complaint(&with("affinity_secret_file", value));
+        assert_eq!(complaint, format!("4: affinity_secret_file: {expected}; {right}"));
+    }
+
+    check("secret", r#""secret" is not an absolute path"#);
+    check("7", "7 is a number");
+    check("/nowhere/secret", r#""/nowhere/secret" cannot be read: No such file or directory (os error 2)"#);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "fifteen bytes..\n").expect("a writable file");
+    let path = file.path().to_str().expect("a plain path");
+    check(path, &format!("\"{path}\" has fewer than 16 bytes"));
+    std::fs::write(file.path(), "sixteen bytes...\n").expect("a writable file");
+    assert!(crate::config::parse(&with("affinity_secret_file", path), "steadfast.yaml").is_ok());
+}
+
+#[test]
 fn the_access_log_has_a_place_and_a_format() {
     #[track_caller]
     fn check(value: &str, expected: &str) {

@@ -151,12 +151,12 @@ fn affinity_sources_are_known_and_can_be_reached() {
     check("[cookie]", "[0]: cookie needs a name; write it as { cookie: NAME }");
     check(
         "[magic]",
-        r#"[0]: "magic" is no source; write forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }"#,
+        r#"[0]: "magic" is no source; write engine_io, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }"#,
     );
     check("[{ cookie: sid, header: X-A }]", "[0]: this item has several keys; write one source per item");
     check(
         "[{}]",
-        "[0]: this mapping is empty; write forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
+        "[0]: this mapping is empty; write engine_io, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
     );
     check("[{ cookie: }]", "[0].cookie: there is no value; write the name of a cookie, such as sid");
     check(r#"[{ cookie: "a b" }]"#, r#"[0].cookie: "a b" is no name of a cookie; write one such as sid"#);
@@ -170,14 +170,14 @@ fn affinity_sources_are_known_and_can_be_reached() {
         "[0].forwarded_for: takes no value in this version; write only forwarded_for",
     );
     check("[{ coookie: sid }]", r#"[0].coookie: "coookie" is no source; did you mean cookie?"#);
-    check("[engine_io]", "[0]: engine_io is not supported in this version; remove it");
+    check("[session: mcp]", "[0].session: session is not supported in this version; remove it");
     check("[{ sticky_cookie: {} }]", "[0].sticky_cookie: sticky_cookie is not supported in this version; remove it");
     check("[{ cookie: a }, { cookie: a }]", "[1]: this source stands here already; remove one");
     check("[client_ip, { cookie: a }]", "[1]: never asked, because client_ip always gives a key; move it before");
     check("[client_ip, client_ip]", "[1]: this source stands here already; remove one");
     check(
         "[null]",
-        "[0]: there is no value; write forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
+        "[0]: there is no value; write engine_io, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
     );
 }
 
