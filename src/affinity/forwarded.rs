@@ -1,10 +1,10 @@
-//! Addresses in `X-Forwarded-For`.
+//! Addresses in `X-Forwarded-For` and `Forwarded`.
 //!
 //! Each proxy on the way adds the address it saw to the end, so the last entry is the only one
 //! that cannot be forged, and the first is what the client's own proxy claims. For spreading
 //! clients over servers the first is good enough; for limits and logs it is not.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName};
 
@@ -13,9 +13,12 @@ use crate::config::TrustedProxies;
 /// `X-Forwarded-For`.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// `Forwarded`, its standard successor.
+pub const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+
 /// The first address, when it is one.
 pub fn first(headers: &HeaderMap) -> Option<IpAddr> {
-    entries(headers).next().and_then(address)
+    entries(headers).first().copied().and_then(address)
 }
 
 /// The client as far as proxies that are trusted tell: from the right, the first address that is
@@ -24,7 +27,7 @@ pub fn rightmost_untrusted(headers: &HeaderMap, previous_hop: IpAddr, trusted: &
     let mut client = previous_hop.to_canonical();
     let mut entries = entries(headers);
     while trusted.contains(client) {
-        match entries.next_back().and_then(address) {
+        match entries.pop().and_then(address) {
             Some(address) => client = address,
             None => break,
         }
@@ -32,25 +35,50 @@ pub fn rightmost_untrusted(headers: &HeaderMap, previous_hop: IpAddr, trusted: &
     client
 }
 
-fn entries(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &str> {
-    headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(','))
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
+/// What proxies on the way have noted, the nearest to the client first: `X-Forwarded-For`, or
+/// else the `for` parameters of `Forwarded` (RFC 7239). Both together would be counted twice.
+fn entries(headers: &HeaderMap) -> Vec<&str> {
+    let list = |name| {
+        let fields = headers.get_all(name).iter().filter_map(|field| field.to_str().ok());
+        fields.flat_map(|field| field.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
+    };
+    let entries: Vec<&str> = list(X_FORWARDED_FOR).collect();
+    if entries.is_empty() { list(FORWARDED).filter_map(forwarded_for).collect() } else { entries }
 }
 
-/// An entry's address: plain, or with a port, or in brackets.
+/// The value of `for` in one element of `Forwarded`, without its quotes. An element that does not
+/// say for whom it is names nobody, but stands for a hop.
+fn forwarded_for(element: &str) -> Option<&str> {
+    let mut parameters = element.split(';').filter_map(|parameter| parameter.split_once('='));
+    let value = parameters.find_map(|(name, value)| name.trim().eq_ignore_ascii_case("for").then(|| value.trim()));
+    Some(
+        value.map_or("unknown", |value| {
+            value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
+        }),
+    )
+}
+
+/// An entry's address: plain, with a port, in brackets, with a zone. Anything else, such as
+/// `unknown` and the obfuscated names of RFC 7239, is none.
 fn address(entry: &str) -> Option<IpAddr> {
-    let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    let address: IpAddr = entry
-        .parse()
-        .ok()
-        .or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
-        .or_else(bracketed)?;
-    Some(address.to_canonical())
+    let host = match entry.strip_prefix('[') {
+        Some(bracketed) => {
+            let (host, port) = bracketed.split_once(']')?;
+            let is_port = |port: &str| port.strip_prefix(':').is_some_and(is_number);
+            (port.is_empty() || is_port(port)).then_some(host)?
+        }
+        None => match entry.split_once(':') {
+            Some((host, port)) if !port.contains(':') => is_number(port).then_some(host)?,
+            _ => entry,
+        },
+    };
+    // A zone means something on the machine that wrote it, and nowhere else (RFC 4007).
+    let host = host.split_once('%').map_or(host, |(host, _)| host);
+    Some(host.parse::<IpAddr>().ok()?.to_canonical())
+}
+
+fn is_number(port: &str) -> bool {
+    port.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]
@@ -72,17 +100,80 @@ mod tests {
 
         check(&["192.0.2.1"], Some("192.0.2.1"));
         check(&["192.0.2.1, 10.0.0.1"], Some("192.0.2.1"));
+        check(&["192.0.2.1,10.0.0.1"], Some("192.0.2.1"));
+        check(&["192.0.2.1\t,\t10.0.0.1"], Some("192.0.2.1"));
+        check(&["192.0.2.1", "10.0.0.1"], Some("192.0.2.1"));
+        check(&["", "192.0.2.1"], Some("192.0.2.1"));
+        check(&["", ", ,192.0.2.1"], Some("192.0.2.1"));
         check(&[" 192.0.2.1:4711 ,10.0.0.1"], Some("192.0.2.1"));
+        check(&["192.0.2.1:0"], Some("192.0.2.1"));
+        check(&["0.0.0.0"], Some("0.0.0.0"));
         check(&["2001:db8::1"], Some("2001:db8::1"));
+        check(&["2001:DB8::1"], Some("2001:db8::1"));
+        check(&["2001:db8:0:0:0:0:0:1"], Some("2001:db8::1"));
         check(&["[2001:db8::1]:443"], Some("2001:db8::1"));
         check(&["[2001:db8::1]"], Some("2001:db8::1"));
+        check(&["fe80::1%eth0"], Some("fe80::1"));
+        check(&["[fe80::1%25eth0]:80"], Some("fe80::1"));
+        check(&["::1"], Some("::1"));
         check(&["::ffff:192.0.2.1"], Some("192.0.2.1"));
-        check(&["", ", ,192.0.2.1"], Some("192.0.2.1"));
+        check(&["[::ffff:192.0.2.1]:80"], Some("192.0.2.1"));
 
         check(&[], None);
+        check(&[""], None);
+        check(&[","], None);
         check(&["unknown, 192.0.2.1"], None);
+        check(&["_hidden, 192.0.2.1"], None);
+        check(&["-"], None);
         check(&["localhost"], None);
+        check(&["client.example.com"], None);
         check(&["300.1.1.1"], None);
+        check(&["192.0.2"], None);
+        check(&["192.0.2.1.5"], None);
+        check(&["192.0.2.01"], None);
+        check(&["192.0.2.1 10.0.0.1"], None);
+        check(&["192.0.2.1;10.0.0.1"], None);
+        check(&["192.0.2.1/24"], None);
+        check(&["192.0.2.1:"], None);
+        check(&["192.0.2.1:99999"], None);
+        check(&["192.0.2.1:http"], None);
+        check(&["\"192.0.2.1\""], None);
+        check(&["0x7f.1"], None);
+        check(&["3221225985"], None);
+        check(&["2001:db8::1::2"], None);
+        check(&["2001:db8::g"], None);
+        check(&["[2001:db8::1"], None);
+        check(&["2001:db8::1]"], None);
+        check(&["[2001:db8::1]443"], None);
+        check(&["[2001:db8::1]:"], None);
+        check(&["[]"], None);
+        check(&["[]:80"], None);
+        check(&["%eth0"], None);
+        check(&[":80"], None);
+        check(&["<script>"], None);
+        check(&[&"9".repeat(5000)], None);
+    }
+
+    #[test]
+    fn forwarded_is_read_where_there_is_no_x_forwarded_for() {
+        #[track_caller]
+        fn check(field: &str, expected: Option<&str>) {
+            let headers = HeaderMap::from_iter([(FORWARDED, field.parse().expect("a valid field"))]);
+            assert_eq!(first(&headers), expected.map(|address| address.parse().expect("an address")), "{field}");
+        }
+
+        check("for=192.0.2.60;proto=http;by=203.0.113.43", Some("192.0.2.60"));
+        check("proto=http; For=\"192.0.2.60:4711\"", Some("192.0.2.60"));
+        check("for=\"[2001:db8:cafe::17]:4711\"", Some("2001:db8:cafe::17"));
+        check("for=192.0.2.43, for=198.51.100.17", Some("192.0.2.43"));
+        check("for=unknown, for=198.51.100.17", None);
+        check("for=_gazonk", None);
+        check("proto=https, for=198.51.100.17", None);
+        check("nonsense", None);
+
+        let both = [(FORWARDED, "for=192.0.2.60"), (X_FORWARDED_FOR, "192.0.2.1")];
+        let both = both.map(|(name, field)| (name, field.parse().expect("a valid field")));
+        assert_eq!(first(&HeaderMap::from_iter(both)), "192.0.2.1".parse().ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use http::HeaderMap;
 use http::request::Parts;
 
-use crate::config::{AffinitySource, TrustedProxies};
+use crate::config::{AffinitySource, Pick, TrustedProxies};
 
 /// What affinity needs to know of a request.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +64,12 @@ fn key<'a>(source: &AffinitySource, asker: Asker<'a>) -> Option<Cow<'a, [u8]>> {
         AffinitySource::Cookie(name) => cookie::find(headers, name).map(Cow::Borrowed),
         AffinitySource::Header(name) => header(headers, name),
         AffinitySource::Query(name) => query(asker.request.uri.query()?, name),
-        AffinitySource::ForwardedFor => {
-            if !asker.trusted.contains(asker.previous_hop) {
-                return None;
-            }
-            forwarded::first(headers).map(of_address)
+        AffinitySource::ForwardedFor(_) if !asker.trusted.contains(asker.previous_hop) => None,
+        AffinitySource::ForwardedFor(Pick::First) => forwarded::first(headers).map(of_address),
+        AffinitySource::ForwardedFor(Pick::RightmostUntrusted) => {
+            let client = forwarded::rightmost_untrusted(headers, asker.previous_hop, asker.trusted);
+            // When only trusted hops are named, none of them is the client.
+            (!asker.trusted.contains(client)).then(|| of_address(client))
         }
         AffinitySource::ClientIp => Some(of_address(asker.previous_hop)),
         AffinitySource::EngineIo => None,
@@ -80,7 +81,7 @@ fn label(source: &AffinitySource) -> &'static str {
         AffinitySource::Cookie(_) => "cookie",
         AffinitySource::Header(_) => "header",
         AffinitySource::Query(_) => "query",
-        AffinitySource::ForwardedFor => "forwarded_for",
+        AffinitySource::ForwardedFor(_) => "forwarded_for",
         AffinitySource::ClientIp => "client_ip",
         AffinitySource::EngineIo => ENGINE_IO,
     }
@@ -140,7 +141,7 @@ mod tests {
             AffinitySource::Cookie("sid".into()),
             AffinitySource::Header(http::HeaderName::from_static("x-user")),
             AffinitySource::Query("room".into()),
-            AffinitySource::ForwardedFor,
+            AffinitySource::ForwardedFor(Pick::First),
             AffinitySource::ClientIp,
         ]
     }
@@ -200,7 +201,7 @@ mod tests {
         let hop = "203.0.113.9".parse().expect("an address");
         let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None };
         assert_eq!(find(&all(), asker).map(|found| found.source), Some("client_ip"));
-        assert_eq!(find(&[AffinitySource::ForwardedFor], asker), None);
+        assert_eq!(find(&[AffinitySource::ForwardedFor(Pick::First)], asker), None);
     }
 
     #[test]

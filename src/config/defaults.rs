@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{AccessLog, Admin, AffinitySource, Limits, LogFormat, LogPath, Shutdown, Sse, Timeouts, TrustedProxies};
+use super::{
+    AccessLog, Admin, AffinitySource, Limits, LogFormat, LogPath, Pick, Shutdown, Sse, Timeouts, TrustedProxies,
+};
 
 impl TrustedProxies {
     /// What `private` stands for: loopback, RFC 1918, RFC 4193 and link-local addresses.
@@ -31,7 +33,7 @@ impl TrustedProxies {
 impl AffinitySource {
     /// The sources of an upstream that names none.
     pub(super) fn defaults() -> Vec<Self> {
-        vec![Self::EngineIo, Self::ForwardedFor, Self::ClientIp]
+        vec![Self::EngineIo, Self::ForwardedFor(Pick::First), Self::ClientIp]
     }
 }
 

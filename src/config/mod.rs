@@ -142,10 +142,21 @@ pub enum AffinitySource {
     Header(HeaderName),
     /// The value of this query parameter, hashed.
     Query(String),
-    /// The first address in `X-Forwarded-For`, believed only from [`TrustedProxies`].
-    ForwardedFor,
+    /// An address in `X-Forwarded-For` or `Forwarded`, believed only from [`TrustedProxies`].
+    ForwardedFor(Pick),
     /// The address of the previous hop.
     ClientIp,
+}
+
+/// Which of the addresses that proxies on the way have noted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pick {
+    /// The first: what the proxy next to the client saw, if nobody forged it. Good enough to
+    /// spread clients, and the same for all hops behind.
+    #[default]
+    First,
+    /// From the right, the first that is not one of [`TrustedProxies`]: nobody can forge it.
+    RightmostUntrusted,
 }
 
 /// How long each phase of an exchange may take.

@@ -5,7 +5,7 @@ use http::HeaderName;
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::suggest;
-use crate::config::{AffinitySource, TrustedProxies};
+use crate::config::{AffinitySource, Pick, TrustedProxies};
 
 /// The sources of one upstream, or the default ones.
 pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> Vec<AffinitySource> {
@@ -22,7 +22,7 @@ pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxi
             item.complain("this source stands here already; remove one");
         } else if sources.contains(&AffinitySource::ClientIp) {
             item.complain("never asked, because client_ip always gives a key; move it before");
-        } else if source == AffinitySource::ForwardedFor && trusted_proxies.0.is_empty() {
+        } else if matches!(source, AffinitySource::ForwardedFor(_)) && trusted_proxies.0.is_empty() {
             item.complain("never gives a key, because trusted_proxies is empty; remove it");
         }
         sources.push(source);
@@ -34,7 +34,7 @@ fn source(item: &Item<'_>) -> Option<AffinitySource> {
     if !item.is_mapping() {
         return match item.text(SOURCES)? {
             "engine_io" => Some(AffinitySource::EngineIo),
-            "forwarded_for" => Some(AffinitySource::ForwardedFor),
+            "forwarded_for" => Some(AffinitySource::ForwardedFor(Pick::First)),
             "client_ip" => Some(AffinitySource::ClientIp),
             other => {
                 item.complain(no_source(other));
@@ -65,7 +65,8 @@ fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
             let name = name("write the name of a query parameter, such as room")?;
             value.kept(query(name)).map(AffinitySource::Query)
         }
-        "engine_io" | "forwarded_for" | "client_ip" => {
+        "forwarded_for" => pick(value).map(AffinitySource::ForwardedFor),
+        "engine_io" | "client_ip" => {
             value.complain(format!("takes no value in this version; write only {kind}"));
             None
         }
@@ -74,6 +75,25 @@ fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
             None
         }
     }
+}
+
+fn pick(value: &Item<'_>) -> Option<Pick> {
+    let mut fields = value.fields("write a mapping such as { pick: first }")?;
+    let right = "write first or rightmost_untrusted";
+    let pick = match fields.optional("pick") {
+        None => Some(Pick::default()),
+        Some(item) => match item.text(right) {
+            Some("first") => Some(Pick::First),
+            Some("rightmost_untrusted") => Some(Pick::RightmostUntrusted),
+            Some(other) => {
+                item.complain(format!("{} is no pick; {right}", quoted(other)));
+                None
+            }
+            None => None,
+        },
+    };
+    fields.finish(&["ipv6_prefix"]);
+    pick
 }
 
 fn no_source(word: &str) -> String {

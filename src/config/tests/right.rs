@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{config, examples};
 use crate::config::{
-    AccessLog, Admin, AffinitySource, Config, HostPattern, Limits, LoadError, LogFormat, LogPath, Route, Server,
+    AccessLog, Admin, AffinitySource, Config, HostPattern, Limits, LoadError, LogFormat, LogPath, Pick, Route, Server,
     Shutdown, Sse, Timeouts, TrustedProxies, load,
 };
 
@@ -38,7 +38,10 @@ fn the_smallest_file_gets_the_documented_defaults() {
     };
     assert_eq!(chat.name, "chat");
     assert_eq!(chat.servers, ["10.0.20.11:3000", "10.0.20.12:3000"].map(server));
-    assert_eq!(chat.affinity, [AffinitySource::EngineIo, AffinitySource::ForwardedFor, AffinitySource::ClientIp]);
+    assert_eq!(
+        chat.affinity,
+        [AffinitySource::EngineIo, AffinitySource::ForwardedFor(Pick::First), AffinitySource::ClientIp]
+    );
     assert_eq!(chat.timeouts, Timeouts::default());
     assert_eq!(chat.sse, Sse::default());
     assert_eq!(config.limits, Limits::default());

@@ -166,9 +166,15 @@ fn affinity_sources_are_known_and_can_be_reached() {
         r#"[0].query: "?room=" is no name of a query parameter; write one such as room, without ? & = #"#,
     );
     check(
-        "[{ forwarded_for: { pick: first } }]",
-        "[0].forwarded_for: takes no value in this version; write only forwarded_for",
+        "[{ forwarded_for: { pick: last } }]",
+        r#"[0].forwarded_for.pick: "last" is no pick; write first or rightmost_untrusted"#,
     );
+    check(
+        "[{ forwarded_for: first }]",
+        r#"[0].forwarded_for: "first" is text; write a mapping such as { pick: first }"#,
+    );
+    check("[{ client_ip: x }]", "[0].client_ip: takes no value in this version; write only client_ip");
+    check("[forwarded_for, { forwarded_for: { pick: first } }]", "[1]: this source stands here already; remove one");
     check("[{ coookie: sid }]", r#"[0].coookie: "coookie" is no source; did you mean cookie?"#);
     check("[session: mcp]", "[0].session: session is not supported in this version; remove it");
     check("[{ sticky_cookie: {} }]", "[0].sticky_cookie: sticky_cookie is not supported in this version; remove it");
