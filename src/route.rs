@@ -1,14 +1,12 @@
 //! Which rule owns this host and path? The first that matches.
 
-use http::Uri;
 use http::request::Parts;
 
 use crate::config::{HostPattern, Route};
 
-/// The index of the upstream that `request` belongs to.
+/// The index of the first route for `host` and `path`.
 pub fn find(routes: &[Route], host: &str, path: &str) -> Option<usize> {
-    let route = routes.iter().find(|route| matches_host(&route.host, host) && path.starts_with(&route.path))?;
-    Some(route.upstream)
+    routes.iter().position(|route| matches_host(&route.host, host) && path.starts_with(&route.path))
 }
 
 /// The host that `request` asks for: that of an absolute request target, or else the `Host` field
@@ -25,11 +23,6 @@ pub fn host(request: &Parts) -> String {
         _ => host,
     };
     host.trim_end_matches('.').to_ascii_lowercase()
-}
-
-/// The path of a request target, without its query. `*` and authority forms have none.
-pub fn path(target: &Uri) -> &str {
-    target.path()
 }
 
 fn matches_host(pattern: &HostPattern, host: &str) -> bool {

@@ -76,7 +76,8 @@ fn key<'a>(source: &AffinitySource, asker: Asker<'a>) -> Option<Cow<'a, [u8]>> {
     }
 }
 
-fn label(source: &AffinitySource) -> &'static str {
+/// The word for `source` in logs.
+pub fn label(source: &AffinitySource) -> &'static str {
     match source {
         AffinitySource::Cookie(_) => "cookie",
         AffinitySource::Header(_) => "header",

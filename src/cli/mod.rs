@@ -1,6 +1,7 @@
 //! The command line.
 
 mod demo;
+mod explain;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Say what would become of a request: its route, what names its client, the servers in order
+    Explain(explain::Request),
     /// Run the proxy over three embedded demo servers, and say what to open and try
     Demo {
         /// Where to listen; port 0 lets the kernel choose
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run { config } => load(&config).and_then(run),
         Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
+        Command::Explain(request) => explain::explain(&request),
         Command::Demo { bind } => demo::demo(bind),
     };
     match done {

@@ -151,8 +151,8 @@ fn check(front: &Front, head: &RequestHeader) -> Result<Arc<Upstream>, ProxyErro
         return Err(ProxyError::NoHost); // RFC 9112, section 3.2.
     }
     let host = route::host(head);
-    let upstream = route::find(&front.routes, &host, head.uri.path());
-    upstream.map(|upstream| front.upstreams[upstream].clone()).ok_or(ProxyError::NoRoute { host })
+    let route = route::find(&front.routes, &host, head.uri.path()).map(|route| &front.routes[route]);
+    route.map(|route| front.upstreams[route.upstream].clone()).ok_or(ProxyError::NoRoute { host })
 }
 
 /// The server's side of an exchange whose final head has come.

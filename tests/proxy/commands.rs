@@ -36,6 +36,55 @@ fn a_right_file_is_approved() {
 }
 
 #[test]
+fn a_request_is_explained_without_being_sent() {
+    let (_directory, file) = file(
+        "listeners: [{ bind: \"127.0.0.1:8080\" }]\nupstreams:\n  chat:\n    servers:\n      \
+         - { address: \"10.0.20.11:3000\", name: a }\n      - { address: \"10.0.20.12:3000\", name: b }\n    \
+         affinity: [ engine_io, { cookie: sid }, forwarded_for, client_ip ]\n\
+         routes: [{ host: \"*.example.com\", path: /socket.io/, upstream: chat }]\n",
+    );
+    #[track_caller]
+    fn check(file: &Path, arguments: &[&str], expected: &str) {
+        let output = steadfast(&[&["explain", "-c", path(file)], arguments].concat());
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), expected), "{arguments:?}");
+    }
+
+    let host = ["-H", "Host: a.example.com", "-H", "X-Forwarded-For: 192.0.2.1, 10.0.0.1"];
+    check(
+        &file,
+        &[&host[..], &["--from", "10.0.0.2", "/socket.io/?EIO=4&transport=polling"]].concat(),
+        "previous hop  10.0.0.2 (trusted)\n\
+         route         routes[0]: host *.example.com, path /socket.io/ -> upstream chat\n\
+         affinity      engine_io: a new session, whose id will be tagged\n\
+         affinity      cookie: no such cookie\n\
+         affinity      forwarded_for: \"192.0.2.1\"  <- decides\n\
+         affinity      client_ip: \"10.0.0.2\"\n\
+         server 1      b (10.0.20.12:3000)\n\
+         server 2      a (10.0.20.11:3000)\n",
+    );
+    check(
+        &file,
+        &[&host[..], &["--from", "203.0.113.9", "-H", "Cookie: sid=abc", "/socket.io/"]].concat(),
+        "previous hop  203.0.113.9 (not among trusted_proxies)\n\
+         route         routes[0]: host *.example.com, path /socket.io/ -> upstream chat\n\
+         affinity      engine_io: no session that can be read without affinity_secret_file\n\
+         affinity      cookie: \"abc\"  <- decides\n\
+         affinity      forwarded_for: not asked: the previous hop is not among trusted_proxies\n\
+         affinity      client_ip: \"203.0.113.9\"\n\
+         server 1      a (10.0.20.11:3000)\n\
+         server 2      b (10.0.20.12:3000)\n",
+    );
+    check(
+        &file,
+        &["-H", "Host: example.org", "/"],
+        "previous hop  127.0.0.1 (trusted)\nroute         none for host \"example.org\" and path \"/\": 404\n",
+    );
+    let output = steadfast(&["explain", "-c", path(&file), "-H", "Host", "/"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stderr), "steadfast: -H \"Host\" has no colon; write it as 'Name: value'\n");
+}
+
+#[test]
 fn every_wrong_file_is_refused_with_line_key_and_remedy() {
     /// `content` gets exactly one message, which begins with `message` behind the file's name.
     #[track_caller]
