@@ -146,10 +146,12 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
 
 /// Good for one proxy that is never restarted; the operator is told.
 fn secret_of_this_process(config: &Config) -> Secret {
-    let is_needed = config.upstreams.iter().any(|upstream| upstream.affinity.contains(&AffinitySource::EngineIo));
+    let needs_secret =
+        |source: &AffinitySource| matches!(source, AffinitySource::EngineIo | AffinitySource::StickyCookie(_));
+    let is_needed = config.upstreams.iter().any(|upstream| upstream.affinity.iter().any(needs_secret));
     if is_needed {
         tracing::warn!(
-            "affinity_secret_file is not set: Socket.IO sessions stay whole through this process alone; \
+            "affinity_secret_file is not set: sessions stay whole through this process alone; \
              several proxies, or one that is restarted, need the same file"
         );
     }

@@ -7,6 +7,7 @@
 mod cookie;
 pub mod engine_io;
 pub mod forwarded;
+pub mod sticky;
 pub mod tag;
 
 use std::borrow::Cow;
@@ -28,6 +29,8 @@ pub struct Asker<'a> {
     pub trusted: &'a TrustedProxies,
     /// The server that issued the request's Engine.IO session, if it belongs to one.
     pub engine_io: Option<usize>,
+    /// The server that the proxy's own cookie names, if the request has it.
+    pub sticky: Option<usize>,
 }
 
 /// Where a request belongs.
@@ -44,19 +47,31 @@ pub struct Affinity<'a> {
 
 /// Where `asker` belongs by the first of `sources` that says so; `None` when none does.
 pub fn find<'a>(sources: &[AffinitySource], asker: Asker<'a>) -> Option<Affinity<'a>> {
-    let mut server = None;
+    let mut held = None;
     for source in sources {
-        if *source == AffinitySource::EngineIo {
-            server = asker.engine_io;
-        } else if let Some(key) = key(source, asker).filter(|key| !key.is_empty()) {
-            let source = if server.is_some() { ENGINE_IO } else { label(source) };
+        if held.is_none() {
+            held = holder(source, asker).map(|server| (server, label(source)));
+        }
+        if let Some(key) = key(source, asker).filter(|key| !key.is_empty()) {
+            let server = held.map(|(server, _)| server);
+            let source = held.map_or(label(source), |(_, source)| source);
             return Some(Affinity { server, key: Some(key), source });
         }
     }
-    server.map(|server| Affinity { server: Some(server), key: None, source: ENGINE_IO })
+    held.map(|(server, source)| Affinity { server: Some(server), key: None, source })
 }
 
-const ENGINE_IO: &str = "engine_io";
+/// What decided when the proxy's own cookie did.
+pub const STICKY_COOKIE: &str = "sticky_cookie";
+
+/// The server that holds the request's session, by a source that knows of such.
+fn holder(source: &AffinitySource, asker: Asker<'_>) -> Option<usize> {
+    match source {
+        AffinitySource::EngineIo => asker.engine_io,
+        AffinitySource::StickyCookie(_) => asker.sticky,
+        _ => None,
+    }
+}
 
 fn key<'a>(source: &AffinitySource, asker: Asker<'a>) -> Option<Cow<'a, [u8]>> {
     let headers = &asker.request.headers;
@@ -72,7 +87,7 @@ fn key<'a>(source: &AffinitySource, asker: Asker<'a>) -> Option<Cow<'a, [u8]>> {
             (!asker.trusted.contains(client)).then(|| of_address(client))
         }
         AffinitySource::ClientIp => Some(of_address(asker.previous_hop)),
-        AffinitySource::EngineIo => None,
+        AffinitySource::EngineIo | AffinitySource::StickyCookie(_) => None,
     }
 }
 
@@ -84,7 +99,8 @@ pub fn label(source: &AffinitySource) -> &'static str {
         AffinitySource::Query(_) => "query",
         AffinitySource::ForwardedFor(_) => "forwarded_for",
         AffinitySource::ClientIp => "client_ip",
-        AffinitySource::EngineIo => ENGINE_IO,
+        AffinitySource::EngineIo => "engine_io",
+        AffinitySource::StickyCookie(_) => STICKY_COOKIE,
     }
 }
 
@@ -130,6 +146,7 @@ impl std::fmt::Debug for Affinity<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::StickyCookie;
 
     fn parts(target: &str, fields: &[(&str, &str)]) -> Parts {
         let request = http::Request::builder().uri(target);
@@ -154,7 +171,8 @@ mod tests {
             let request = parts(target, fields);
             let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().expect("a network")]);
             let hop = "10.1.1.1".parse().expect("an address");
-            let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None };
+            let asker =
+                Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None, sticky: None };
             let found = find(&all(), asker).expect("the previous hop always yields");
             assert_eq!((found.source, String::from_utf8_lossy(&found.key.expect("a key")).as_ref()), (source, key));
         }
@@ -181,8 +199,9 @@ mod tests {
         fn check(sources: &[AffinitySource], expected: Option<(Option<usize>, bool, &str)>) {
             let request = parts("/?room=r", &[]);
             let hop = "10.1.1.1".parse().expect("an address");
+            let trusted = TrustedProxies::default();
             let asker =
-                Asker { request: &request, previous_hop: hop, trusted: &TrustedProxies::default(), engine_io: Some(2) };
+                Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: Some(2), sticky: Some(1) };
             let found = find(sources, asker).map(|found| (found.server, found.key.is_some(), found.source));
             assert_eq!(found, expected, "{sources:?}");
         }
@@ -191,6 +210,10 @@ mod tests {
         check(&[EngineIo, ClientIp], Some((Some(2), true, "engine_io")));
         check(&[Query("room".into()), EngineIo], Some((None, true, "query")));
         check(&[Query("x".into()), EngineIo, ClientIp], Some((Some(2), true, "engine_io")));
+        let sticky = AffinitySource::StickyCookie(StickyCookie { name: "steadfast".into(), max_age: None });
+        check(&[sticky.clone(), EngineIo, ClientIp], Some((Some(1), true, "sticky_cookie")));
+        check(&[EngineIo, sticky.clone()], Some((Some(2), false, "engine_io")));
+        check(&[sticky], Some((Some(1), false, "sticky_cookie")));
         check(&[ClientIp], Some((None, true, "client_ip")));
         check(&[], None);
     }
@@ -200,7 +223,7 @@ mod tests {
         let request = parts("/", &[("X-Forwarded-For", "192.0.2.1")]);
         let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().expect("a network")]);
         let hop = "203.0.113.9".parse().expect("an address");
-        let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None };
+        let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None, sticky: None };
         assert_eq!(find(&all(), asker).map(|found| found.source), Some("client_ip"));
         assert_eq!(find(&[AffinitySource::ForwardedFor(Pick::First)], asker), None);
     }

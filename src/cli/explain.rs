@@ -10,7 +10,7 @@ use http::request::Parts;
 use super::{Done, FAILED, WRONG, load};
 use crate::affinity::engine_io::Session;
 use crate::affinity::tag::Secret;
-use crate::affinity::{self, Asker};
+use crate::affinity::{self, Asker, sticky};
 use crate::config::{AffinitySource, Config, HostPattern};
 use crate::observe::metrics::Metrics;
 use crate::route;
@@ -99,6 +99,10 @@ impl Explanation<'_> {
             previous_hop: self.previous_hop,
             trusted: &self.config.trusted_proxies,
             engine_io: holder,
+            sticky: upstream
+                .sticky_cookie()
+                .and_then(|cookie| sticky::server(&self.request.headers, cookie, &secret))
+                .and_then(|tag| upstream.tagged(tag)),
         };
         let decides = affinity::find(&upstream.affinity, asker);
         let mut is_decided = false;
@@ -106,7 +110,7 @@ impl Explanation<'_> {
             let found = affinity::find(std::slice::from_ref(source), asker);
             let mut text = match &found {
                 Some(found) => found.key.as_ref().map_or_else(
-                    || "the server that the session's tag names".to_owned(),
+                    || "the server that issued the session".to_owned(),
                     |key| format!("{:?}", String::from_utf8_lossy(key)),
                 ),
                 None => self.why_nothing(source, &session).to_owned(),
@@ -120,6 +124,7 @@ impl Explanation<'_> {
             writeln!(out, "affinity      nothing found: the least loaded server")?;
         }
         let key = decides.as_ref().and_then(|found| found.key.as_deref());
+        let holder = decides.as_ref().and_then(|found| found.server);
         for (place, server) in upstream.candidates(holder, key).enumerate() {
             let server = &upstream.servers[server];
             writeln!(out, "server {:<6} {} ({})", place + 1, server.name, server.address)?;
@@ -137,6 +142,7 @@ impl Explanation<'_> {
                 }
                 Session::Foreign => "no session with a tag of ours",
             },
+            AffinitySource::StickyCookie(_) => "no cookie of ours; one will be issued",
             AffinitySource::ForwardedFor(_) if !self.config.trusted_proxies.contains(self.previous_hop) => {
                 "not asked: the previous hop is not among trusted_proxies"
             }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    AccessLog, Admin, AffinitySource, Limits, LogFormat, LogPath, Pick, Shutdown, Sse, Timeouts, TrustedProxies,
+    AccessLog, Admin, AffinitySource, Limits, LogFormat, LogPath, Pick, Shutdown, Sse, StickyCookie, Timeouts,
+    TrustedProxies,
 };
 
 impl TrustedProxies {
@@ -34,6 +35,12 @@ impl AffinitySource {
     /// The sources of an upstream that names none.
     pub(super) fn defaults() -> Vec<Self> {
         vec![Self::EngineIo, Self::ForwardedFor(Pick::First), Self::ClientIp]
+    }
+}
+
+impl Default for StickyCookie {
+    fn default() -> Self {
+        Self { name: "steadfast".to_owned(), max_age: None }
     }
 }
 

@@ -136,6 +136,8 @@ pub struct Server {
 pub enum AffinitySource {
     /// The Engine.IO session that a server issued, by the tag that the proxy gave it.
     EngineIo,
+    /// A cookie that the proxy issues, and that names the server.
+    StickyCookie(StickyCookie),
     /// The value of this cookie, hashed.
     Cookie(String),
     /// The value of this request header, hashed as it stands.
@@ -146,6 +148,15 @@ pub enum AffinitySource {
     ForwardedFor(Pick),
     /// The address of the previous hop.
     ClientIp,
+}
+
+/// A cookie that the proxy issues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickyCookie {
+    /// Its name.
+    pub name: String,
+    /// How long clients keep it; `None`: until they close.
+    pub max_age: Option<Duration>,
 }
 
 /// Which of the addresses that proxies on the way have noted.

@@ -176,7 +176,10 @@ pub(super) async fn respond(
 ) -> Result<Passed, EndReason> {
     record.answered(head.status.as_u16());
     let mut begun = Bytes::new();
-    if answer.opens_session && head.status == StatusCode::OK && !head.headers.contains_key(CONTENT_ENCODING) {
+    if answer.place.session == engine_io::Session::Handshake
+        && head.status == StatusCode::OK
+        && !head.headers.contains_key(CONTENT_ENCODING)
+    {
         let tag = upstream.tag(answer.server);
         begun = timeout(upstream.timeouts.body, tag_session(&mut answer.up, &mut head, secret, tag))
             .await

@@ -14,8 +14,8 @@
 mod bodies;
 mod ends;
 mod handoff;
+mod placement;
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,10 +28,9 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::timeout;
 
-use crate::affinity::engine_io::Session;
+use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
-use crate::affinity::{self, Asker, forwarded};
-use crate::config::{AffinitySource, Limits, Route, TrustedProxies};
+use crate::config::{Limits, Route, TrustedProxies};
 use crate::error::ProxyError;
 use crate::observe::{Asked, Observer, Record};
 use crate::relay::{EndReason, Handover};
@@ -42,6 +41,7 @@ use crate::upstream::{Pool, Upstream, connect};
 
 use bodies::Passed;
 use ends::{keep, part, refuse};
+use placement::Placement;
 
 /// What every exchange needs to know; the same for all threads.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
         Err(error) => Err(Failure::Refuse(error)),
     };
     match result {
-        Ok((answer, upstream)) => finish(front, down, answer, upstream, record).await,
+        Ok((answer, upstream)) => finish(front, down, answer, upstream, previous_hop, record).await,
         Err(Failure::Refuse(error)) => refuse(front, down, &error, record).await,
         Err(Failure::Stale) => {
             record.end(EndReason::ServerError);
@@ -164,8 +164,8 @@ struct Answer {
     asked: Option<HeaderValue>,
     /// The request's body has been passed on to its end.
     is_sent: bool,
-    /// It opens an Engine.IO session, whose id is to be tagged.
-    opens_session: bool,
+    /// Where the request belonged.
+    place: Placement,
 }
 
 /// Reaches a server and has it answer.
@@ -176,54 +176,30 @@ async fn serve(
     previous_hop: IpAddr,
     record: &mut Record,
 ) -> Result<Answer, Failure> {
-    let session = session(front, upstream, down.req_header());
-    let holder = match &session {
-        Session::Tagged { server, .. } => {
-            let holder = upstream.tagged(*server);
-            upstream.metrics.lost_sessions.inc_by(holder.is_none().into());
-            holder
-        }
-        Session::Foreign | Session::Handshake => None,
-    };
-    let asker = Asker { request: down.req_header(), previous_hop, trusted: &front.trusted, engine_io: holder };
-    let affinity = affinity::find(&upstream.affinity, asker);
-    record.named_by(affinity.as_ref().map_or("none", |affinity| affinity.source));
-    let holder = affinity.as_ref().and_then(|affinity| affinity.server);
-    let key = affinity.and_then(|affinity| affinity.key).map(Cow::into_owned);
-
+    let place = Placement::of(front, upstream, down.req_header(), previous_hop);
+    record.named_by(place.source);
     let hop = PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: "http" };
     let asked = headers::upgrade_of(down.req_header()).cloned();
     let mut may_use_pool = true;
     loop {
-        let Reached { socket, server, is_pooled } = reach(upstream, holder, key.as_deref(), may_use_pool).await?;
+        let Reached { socket, server, is_pooled } = reach(upstream, &place, may_use_pool).await?;
         record.connected(server);
         socket.wire().expect_head(RESPONSE_HEAD_MAX);
         let mut up = Box::new(ClientSession::new(Box::new(socket)));
         let mut head = Box::new(down.req_header().clone());
         headers::to_server(&mut head, hop, &upstream.servers[server].authority)
-            .and_then(|()| headers::for_session(&mut head, &session))
+            .and_then(|()| place.prepare(&mut head, upstream))
             .map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
         let can_repeat = is_pooled && head.method.is_idempotent() && down.is_body_empty();
         match bodies::ask(down, &mut up, head, upstream, record).await {
             Ok(is_sent) => {
-                let opens_session = session == Session::Handshake;
-                return Ok(Answer { up, server, asked, is_sent, opens_session });
+                return Ok(Answer { up, server, asked, is_sent, place });
             }
             // The server closed an idle connection while the request was on its way.
             Err(Failure::Stale) if can_repeat => may_use_pool = false,
             Err(Failure::Stale) => return Err(no_response(upstream)),
             Err(failure) => return Err(failure),
         }
-    }
-}
-
-/// What the request says of its Engine.IO session, where that is asked for.
-fn session(front: &Front, upstream: &Upstream, head: &RequestHeader) -> Session {
-    let is_asked_for = upstream.affinity.contains(&AffinitySource::EngineIo);
-    let query = head.uri.query().filter(|_| is_asked_for);
-    match query.map(|query| Session::of(query, &front.secret)) {
-        Some(Session::Handshake) if head.method != Method::GET => Session::Foreign,
-        session => session.unwrap_or(Session::Foreign),
     }
 }
 
@@ -235,13 +211,8 @@ struct Reached {
 
 /// A connection to the first candidate that can be reached. Nothing of the request is gone yet, so
 /// each of them may be tried.
-async fn reach(
-    upstream: &Upstream,
-    holder: Option<usize>,
-    key: Option<&[u8]>,
-    may_use_pool: bool,
-) -> Result<Reached, Failure> {
-    for server in upstream.candidates(holder, key) {
+async fn reach(upstream: &Upstream, place: &Placement, may_use_pool: bool) -> Result<Reached, Failure> {
+    for server in upstream.candidates(place.holder, place.key.as_deref()) {
         let this = &upstream.servers[server];
         if may_use_pool && let Some(socket) = Pool::take(this.id, Instant::now()) {
             return Ok(Reached { socket, server, is_pooled: true });
@@ -263,12 +234,20 @@ async fn finish(
     mut down: ServerSession,
     answer: Answer,
     upstream: Arc<Upstream>,
+    previous_hop: IpAddr,
     mut record: Record,
 ) -> Next {
     if *front.stopping.borrow() {
         down.set_keepalive(None);
     }
-    let passed = match handoff::plan(&down, &answer, &upstream) {
+    let mut plan = handoff::plan(&down, &answer, &upstream);
+    if let Ok(handoff::Plan::Respond(head) | handoff::Plan::Relay(head, _)) = &mut plan {
+        let request = (&down.req_header().headers, previous_hop);
+        if answer.place.keep(front, &upstream, answer.server, request, head).is_err() {
+            tracing::error!("upstream {}: the sticky cookie cannot be written", upstream.name);
+        }
+    }
+    let passed = match plan {
         Ok(handoff::Plan::Respond(head)) => {
             bodies::respond(&mut down, answer, head, &upstream, &front.secret, &mut record).await
         }

@@ -12,6 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::affinity::engine_io::Session;
 use crate::affinity::forwarded::{FORWARDED, X_FORWARDED_FOR};
+use crate::affinity::sticky;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -102,6 +103,30 @@ pub fn for_session(head: &mut RequestHeader, session: &Session) -> pingora::Resu
         Session::Tagged { query, .. } => {
             let target = format!("{}?{query}", head.uri.path());
             head.set_raw_path(target.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops the cookie called `name` from a request.
+///
+/// # Errors
+/// When a field cannot be written.
+pub fn drop_cookie(head: &mut RequestHeader, name: &str) -> pingora::Result<()> {
+    let fields: Vec<HeaderValue> = head.headers.get_all(COOKIE).iter().cloned().collect();
+    if !fields.iter().any(|field| field.as_bytes().windows(name.len()).any(|text| text == name.as_bytes())) {
+        return Ok(());
+    }
+    head.remove_header(&COOKIE);
+    for field in fields {
+        match field.to_str() {
+            Ok(text) => {
+                if let Some(left) = sticky::without(text, name) {
+                    head.append_header(COOKIE, left)?;
+                }
+            }
+            // Not text, so not only ours; and what is in it is not ours to lose.
+            Err(_) => drop(head.append_header(COOKIE, field)?),
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ pub use pool::Pool;
 
 use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{self, Candidate, Ring};
-use crate::config::{self, AffinitySource, Sse, Timeouts};
+use crate::config::{self, AffinitySource, Sse, StickyCookie, Timeouts};
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
 use crate::relay::Kind;
 
@@ -100,6 +100,14 @@ impl Upstream {
     /// The server that `tag` stands for, while it is one of these.
     pub fn tagged(&self, tag: ServerTag) -> Option<usize> {
         self.tags.iter().position(|known| *known == tag)
+    }
+
+    /// The cookie that is issued to its clients, if any.
+    pub fn sticky_cookie(&self) -> Option<&StickyCookie> {
+        self.affinity.iter().find_map(|source| match source {
+            AffinitySource::StickyCookie(cookie) => Some(cookie),
+            _ => None,
+        })
     }
 
     /// What stands for `server` in tags.

@@ -243,3 +243,44 @@ async fn a_post_a_poll_and_a_websocket_of_one_client_meet() {
         assert!(owners.iter().all(|owner| *owner == owners[0]), "{who}: {owners:?}");
     }
 }
+
+/// Sends a request with these cookies; the server that answered, what it saw of them, and what
+/// cookie was set.
+async fn with_cookies(proxy: &Proxy, cookies: &str) -> (String, Option<String>) {
+    let answer = proxy.exchange(&format!("GET / HTTP/1.1\r\nHost: a\r\n{cookies}\r\n")).await;
+    (answer.text(), answer.head.field("set-cookie"))
+}
+
+#[tokio::test]
+async fn a_cookie_of_the_proxys_own_keeps_a_client_at_its_server() {
+    let servers = servers(3).await;
+    let proxy = Proxy::start()
+        .upstream("chat", &[&servers[0], &servers[1], &servers[2]])
+        .affinity("[{ sticky_cookie: { name: route, max_age: 1d } }]")
+        .run()
+        .await;
+    for _ in 0..10 {
+        let (server, cookie) = with_cookies(&proxy, "").await;
+        let cookie = cookie.expect("a cookie is issued");
+        assert!(cookie.starts_with("route=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax; Max-Age=86400"));
+        let pair = cookie.split(';').next().expect("a pair").to_owned();
+        for _ in 0..5 {
+            let sent = format!("Cookie: a=b; {pair}\r\n");
+            assert_eq!(with_cookies(&proxy, &sent).await, (server.clone(), None), "{sent}");
+        }
+    }
+    // What is forged is as good as none.
+    let (_, cookie) = with_cookies(&proxy, "Cookie: route=0000000000000000000\r\n").await;
+    assert!(cookie.is_some());
+    let (_, cookie) = with_cookies(&proxy, "X-Forwarded-Proto: https\r\n").await;
+    assert!(cookie.is_some_and(|cookie| cookie.ends_with("; Secure")));
+}
+
+#[tokio::test]
+async fn servers_do_not_see_the_proxys_cookie() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).affinity("[sticky_cookie]").run().await;
+    let _client = proxy.send("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b; steadfast=x; c=d\r\n\r\n").await;
+    let request = server.accept().await.request().await;
+    assert_eq!(request.head.field("cookie").as_deref(), Some("a=b; c=d"));
+}

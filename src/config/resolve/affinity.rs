@@ -1,11 +1,13 @@
 //! Affinity: the sources of keys, in the order in which they are asked.
 
+use std::time::Duration;
+
 use http::HeaderName;
 
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::suggest;
-use crate::config::{AffinitySource, Pick, TrustedProxies};
+use crate::config::{AffinitySource, Pick, StickyCookie, TrustedProxies};
 
 /// The sources of one upstream, or the default ones.
 pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> Vec<AffinitySource> {
@@ -18,7 +20,8 @@ pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxi
         let Some(source) = source(&item) else {
             continue;
         };
-        if sources.contains(&source) {
+        let is_sticky = |source: &AffinitySource| matches!(source, AffinitySource::StickyCookie(_));
+        if sources.contains(&source) || (is_sticky(&source) && sources.iter().any(is_sticky)) {
             item.complain("this source stands here already; remove one");
         } else if sources.contains(&AffinitySource::ClientIp) {
             item.complain("never asked, because client_ip always gives a key; move it before");
@@ -34,6 +37,7 @@ fn source(item: &Item<'_>) -> Option<AffinitySource> {
     if !item.is_mapping() {
         return match item.text(SOURCES)? {
             "engine_io" => Some(AffinitySource::EngineIo),
+            "sticky_cookie" => Some(AffinitySource::StickyCookie(StickyCookie::default())),
             "forwarded_for" => Some(AffinitySource::ForwardedFor(Pick::First)),
             "client_ip" => Some(AffinitySource::ClientIp),
             other => {
@@ -65,6 +69,7 @@ fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
             let name = name("write the name of a query parameter, such as room")?;
             value.kept(query(name)).map(AffinitySource::Query)
         }
+        "sticky_cookie" => sticky_cookie(value).map(AffinitySource::StickyCookie),
         "forwarded_for" => pick(value).map(AffinitySource::ForwardedFor),
         "engine_io" | "client_ip" => {
             value.complain(format!("takes no value in this version; write only {kind}"));
@@ -76,6 +81,25 @@ fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
         }
     }
 }
+
+fn sticky_cookie(value: &Item<'_>) -> Option<StickyCookie> {
+    let mut fields = value.fields("write a mapping such as { name: steadfast, max_age: 1d }")?;
+    let mut sticky = StickyCookie::default();
+    if let Some(item) = fields.optional("name")
+        && let Some(name) = item.text("write the name of a cookie, such as steadfast")
+        && let Some(name) = item.kept(cookie(name))
+    {
+        sticky.name = name;
+    }
+    if let Some(item) = fields.optional("max_age") {
+        sticky.max_age = item.duration(Duration::from_secs(1)..=MAX_AGE_MAX);
+    }
+    fields.finish(&[]);
+    Some(sticky)
+}
+
+/// What browsers keep a cookie for at the most (RFC 6265bis, section 5.5).
+const MAX_AGE_MAX: Duration = Duration::from_secs(400 * 86_400);
 
 fn pick(value: &Item<'_>) -> Option<Pick> {
     let mut fields = value.fields("write a mapping such as { pick: first }")?;
@@ -101,12 +125,12 @@ fn no_source(word: &str) -> String {
         "cookie" | "header" | "query" => {
             format!("{word} needs a name; write it as {{ {word}: NAME }}")
         }
-        "sticky_cookie" | "session" => {
+        "session" => {
             format!("{word} is not supported in this version; remove it")
         }
         "ip_hash" => "ip_hash is called client_ip here; write client_ip".to_owned(),
         _ => {
-            let known = ["engine_io", "forwarded_for", "client_ip", "cookie", "header", "query"];
+            let known = ["engine_io", "sticky_cookie", "forwarded_for", "client_ip", "cookie", "header", "query"];
             let shown = quoted(word);
             match suggest::nearest(word, known) {
                 Some(nearest) => format!("{shown} is no source; did you mean {nearest}?"),
@@ -117,7 +141,7 @@ fn no_source(word: &str) -> String {
 }
 
 const SOURCES: &str =
-    "write engine_io, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }";
+    "write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }";
 
 fn header(text: &str) -> Result<HeaderName, String> {
     HeaderName::from_bytes(text.as_bytes())

@@ -151,12 +151,12 @@ fn affinity_sources_are_known_and_can_be_reached() {
     check("[cookie]", "[0]: cookie needs a name; write it as { cookie: NAME }");
     check(
         "[magic]",
-        r#"[0]: "magic" is no source; write engine_io, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }"#,
+        r#"[0]: "magic" is no source; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }"#,
     );
     check("[{ cookie: sid, header: X-A }]", "[0]: this item has several keys; write one source per item");
     check(
         "[{}]",
-        "[0]: this mapping is empty; write engine_io, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
+        "[0]: this mapping is empty; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
     );
     check("[{ cookie: }]", "[0].cookie: there is no value; write the name of a cookie, such as sid");
     check(r#"[{ cookie: "a b" }]"#, r#"[0].cookie: "a b" is no name of a cookie; write one such as sid"#);
@@ -177,13 +177,25 @@ fn affinity_sources_are_known_and_can_be_reached() {
     check("[forwarded_for, { forwarded_for: { pick: first } }]", "[1]: this source stands here already; remove one");
     check("[{ coookie: sid }]", r#"[0].coookie: "coookie" is no source; did you mean cookie?"#);
     check("[session: mcp]", "[0].session: session is not supported in this version; remove it");
-    check("[{ sticky_cookie: {} }]", "[0].sticky_cookie: sticky_cookie is not supported in this version; remove it");
+    check(
+        "[{ sticky_cookie: { name: a b } }]",
+        r#"[0].sticky_cookie.name: "a b" is no name of a cookie; write one such as sid"#,
+    );
+    check(
+        "[{ sticky_cookie: { max_age: 500d } }]",
+        r#"[0].sticky_cookie.max_age: "500d" is out of range; write 1s to 400d"#,
+    );
+    check(
+        "[{ sticky_cookie: steadfast }]",
+        r#"[0].sticky_cookie: "steadfast" is text; write a mapping such as { name: steadfast, max_age: 1d }"#,
+    );
+    check("[sticky_cookie, { sticky_cookie: { name: other } }]", "[1]: this source stands here already; remove one");
     check("[{ cookie: a }, { cookie: a }]", "[1]: this source stands here already; remove one");
     check("[client_ip, { cookie: a }]", "[1]: never asked, because client_ip always gives a key; move it before");
     check("[client_ip, client_ip]", "[1]: this source stands here already; remove one");
     check(
         "[null]",
-        "[0]: there is no value; write engine_io, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
+        "[0]: there is no value; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
     );
 }
 
