@@ -4,8 +4,10 @@
 //! server can be reached, the caller finds out.
 
 mod ketama;
+mod rendezvous;
 
 pub use ketama::Ring;
+pub use rendezvous::Rendezvous;
 
 /// What balancing needs to know of a server.
 #[derive(Clone, Copy, Debug)]
