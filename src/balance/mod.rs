@@ -3,9 +3,11 @@
 //! Sees [`Candidate`]s, not servers, and decides only the order in which they are tried: whether a
 //! server can be reached, the caller finds out.
 
+mod bounded;
 mod ketama;
 mod rendezvous;
 
+pub use bounded::{Bound, FullLast};
 pub use ketama::Ring;
 pub use rendezvous::Rendezvous;
 
@@ -16,6 +18,8 @@ pub struct Candidate {
     pub weight: u32,
     /// Its open connections of every kind.
     pub open: usize,
+    /// Whether the last try to connect to it failed.
+    pub is_failing: bool,
 }
 
 /// The servers in the order in which to try them, each once.
@@ -42,7 +46,7 @@ fn least_loaded(candidates: impl ExactSizeIterator<Item = Candidate>, tie: usize
     // One more connection than there are, so that empty servers compare by weight.
     let mut servers: Vec<(f64, usize, usize)> = candidates
         .enumerate()
-        .map(|(server, Candidate { weight, open })| {
+        .map(|(server, Candidate { weight, open, .. })| {
             #[expect(clippy::cast_precision_loss, reason = "no process has 2^52 connections")]
             let load = (open + 1) as f64 / f64::from(weight);
             (load, (server + tie) % count, server)
@@ -86,7 +90,8 @@ mod tests {
     fn check(key: Option<&str>, loads: &[(u32, usize)], tie: usize) -> Vec<usize> {
         let addresses = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
         let ring = Ring::new(addresses.iter().zip(loads).map(|(address, load)| (*address, load.0)));
-        let candidates = loads.iter().map(|(weight, open)| Candidate { weight: *weight, open: *open });
+        let candidates =
+            loads.iter().map(|(weight, open)| Candidate { weight: *weight, open: *open, is_failing: false });
         order(&ring, key.map(str::as_bytes), candidates, tie).collect()
     }
 

@@ -131,7 +131,11 @@ impl Server {
     }
 
     fn candidate(&self) -> Candidate {
-        Candidate { weight: self.weight, open: self.open.load(Ordering::Relaxed) }
+        Candidate {
+            weight: self.weight,
+            open: self.open.load(Ordering::Relaxed),
+            is_failing: self.is_failing.load(Ordering::Relaxed),
+        }
     }
 
     /// A connection to it was made.
