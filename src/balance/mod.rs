@@ -1,17 +1,28 @@
-//! Which server serves a client: a key's place on the ring, or the least loaded one.
+//! Which server serves a client: the one its key leads to, or, without a key, the one that suits.
 //!
 //! Sees [`Candidate`]s, not servers, and decides only the order in which they are tried: whether a
 //! server can be reached, the caller finds out.
+//!
+//! ```text
+//! key ──┬─ ketama       as nginx, by address
+//!       └─ rendezvous   by name
+//!            └─ bounded      past those that hold too much, if wanted
+//! none ─── keyless      least_conn, round_robin, random_two
+//! ```
 
 mod bounded;
 mod ketama;
 mod keyless;
 mod rendezvous;
+#[cfg(test)]
+mod tests;
 
-pub use bounded::{Bound, FullLast};
-pub use ketama::Ring;
-pub use keyless::{RoundRobin, least_loaded, random_two};
-pub use rendezvous::Rendezvous;
+use bounded::{Bound, FullLast};
+use ketama::Ring;
+use keyless::RoundRobin;
+use rendezvous::Rendezvous;
+
+use crate::config::{Balance, Hash, Keyless, Server};
 
 /// What balancing needs to know of a server.
 #[derive(Clone, Copy, Debug)]
@@ -24,26 +35,118 @@ pub struct Candidate {
     pub is_failing: bool,
 }
 
-/// The servers in the order in which to try them, each once.
-///
-/// With a key that order is the ring's and never depends on load. Without one it is by open
-/// connections per weight, and `tie`, any number, decides among equals.
-pub fn order(
-    ring: &Ring,
-    key: Option<&[u8]>,
-    candidates: impl ExactSizeIterator<Item = Candidate>,
-    tie: usize,
-) -> impl Iterator<Item = usize> {
-    let count = candidates.len();
-    let by_key = key.map(|key| Distinct::new(ring.walk(key), count));
-    let by_load = match key {
-        Some(_) => Vec::new(),
-        None => {
-            let candidates: Vec<Candidate> = candidates.collect();
-            least_loaded(count, |server| candidates[server], tie)
+/// What decides for a client without a key, beside load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Chance {
+    /// Counts such clients.
+    pub turn: usize,
+    /// Any random number.
+    pub dice: u64,
+}
+
+/// Chooses among the servers of one upstream.
+#[derive(Debug)]
+pub struct Balancer {
+    places: Places,
+    /// Percent; `None` when load is not bounded.
+    factor: Option<u32>,
+    choice: Choice,
+    count: usize,
+}
+
+/// Where keys lead.
+#[derive(Debug)]
+enum Places {
+    Ketama(Ring),
+    Rendezvous(Rendezvous),
+}
+
+/// How a server is chosen without a key.
+#[derive(Debug)]
+enum Choice {
+    LeastConn,
+    RoundRobin(RoundRobin),
+    RandomTwo,
+}
+
+impl Balancer {
+    /// Balances over `servers`; they are told apart by their index.
+    pub fn new(balance: Balance, servers: &[Server]) -> Self {
+        let by_name = || servers.iter().map(|server| (&server.name, server.weight));
+        let by_address = || servers.iter().map(|server| (server.address.to_string(), server.weight));
+        Self {
+            places: match balance.hash {
+                Hash::Ketama => Places::Ketama(Ring::new(by_address())),
+                Hash::Rendezvous => Places::Rendezvous(Rendezvous::new(by_name())),
+            },
+            factor: balance.balance_factor,
+            choice: match balance.keyless {
+                Keyless::LeastConn => Choice::LeastConn,
+                Keyless::RoundRobin => Choice::RoundRobin(RoundRobin::new(servers.iter().map(|server| server.weight))),
+                Keyless::RandomTwo => Choice::RandomTwo,
+            },
+            count: servers.len(),
         }
-    };
-    by_key.into_iter().flatten().chain(by_load)
+    }
+
+    /// The servers in the order in which to try them, each once.
+    ///
+    /// With a key that order is the key's own, and depends on load only if load is bounded. Without
+    /// one it depends on load or on `chance`.
+    pub fn order(
+        &self,
+        key: Option<&[u8]>,
+        candidate: impl Fn(usize) -> Candidate + Copy,
+        chance: Chance,
+    ) -> impl Iterator<Item = usize> {
+        match key {
+            Some(key) => Either::Left(self.by_key(key, candidate)),
+            None => Either::Right(self.keyless(candidate, chance)),
+        }
+    }
+
+    fn by_key(&self, key: &[u8], candidate: impl Fn(usize) -> Candidate + Copy) -> impl Iterator<Item = usize> {
+        let bound = self.factor.map(|factor| Bound::new(factor, (0..self.count).map(candidate)));
+        let is_full = move |server| bound.is_some_and(|bound| bound.is_full(candidate(server)));
+        FullLast::new(self.places.walk(key, self.count), is_full)
+    }
+
+    fn keyless(&self, candidate: impl Fn(usize) -> Candidate + Copy, chance: Chance) -> impl Iterator<Item = usize> {
+        match &self.choice {
+            Choice::LeastConn => Either::Left(keyless::least_loaded(self.count, candidate, chance.turn).into_iter()),
+            Choice::RoundRobin(round) => {
+                Either::Right(Either::Left(Distinct::new(round.walk(chance.turn), self.count)))
+            }
+            Choice::RandomTwo => Either::Right(Either::Right(keyless::random_two(self.count, candidate, chance.dice))),
+        }
+    }
+}
+
+impl Places {
+    /// Each of the `count` servers once, in the order in which `key` tries them.
+    fn walk(&self, key: &[u8], count: usize) -> impl Iterator<Item = usize> {
+        match self {
+            Self::Ketama(ring) => Either::Left(Distinct::new(ring.walk(key), count)),
+            Self::Rendezvous(rendezvous) => Either::Right(rendezvous.walk(key)),
+        }
+    }
+}
+
+/// One iterator or another.
+enum Either<L, R> {
+    Left(L),
+    Right(R),
+}
+
+impl<T, L: Iterator<Item = T>, R: Iterator<Item = T>> Iterator for Either<L, R> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match self {
+            Self::Left(left) => left.next(),
+            Self::Right(right) => right.next(),
+        }
+    }
 }
 
 /// Passes each number below `count` on once; ends when all have come.
@@ -72,27 +175,5 @@ impl<I: Iterator<Item = usize>> Iterator for Distinct<I> {
         }
         self.last = self.numbers.find(|number| !self.seen.contains(number));
         self.last
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(key: Option<&str>, loads: &[(u32, usize)], tie: usize) -> Vec<usize> {
-        let addresses = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
-        let ring = Ring::new(addresses.iter().zip(loads).map(|(address, load)| (*address, load.0)));
-        let candidates =
-            loads.iter().map(|(weight, open)| Candidate { weight: *weight, open: *open, is_failing: false });
-        order(&ring, key.map(str::as_bytes), candidates, tie).collect()
-    }
-
-    #[test]
-    fn a_key_keeps_its_order_whatever_the_load() {
-        let idle = check(Some("user"), &[(1, 0), (1, 0), (1, 0)], 0);
-        assert_eq!(check(Some("user"), &[(1, 900), (1, 5), (1, 70)], 7), idle);
-        let mut servers = idle;
-        servers.sort_unstable();
-        assert_eq!(servers, [0, 1, 2]);
     }
 }

@@ -121,7 +121,7 @@ impl Explanation<'_> {
             writeln!(out, "affinity      {}: {text}", affinity::label(source))?;
         }
         if decides.is_none() {
-            writeln!(out, "affinity      nothing found: the least loaded server")?;
+            writeln!(out, "affinity      nothing found: a server by balance.keyless")?;
         }
         let key = decides.as_ref().and_then(|found| found.key.as_deref());
         let holder = decides.as_ref().and_then(|found| found.server);

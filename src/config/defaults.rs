@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    AccessLog, Admin, AffinitySource, Limits, LogFormat, LogPath, Pick, Shutdown, Sse, StickyCookie, Timeouts,
-    TrustedProxies,
+    AccessLog, Admin, AffinitySource, Balance, Hash, Keyless, Limits, LogFormat, LogPath, Pick, Shutdown, Sse,
+    StickyCookie, Timeouts, TrustedProxies,
 };
 
 impl TrustedProxies {
@@ -41,6 +41,13 @@ impl AffinitySource {
 impl Default for StickyCookie {
     fn default() -> Self {
         Self { name: "steadfast".to_owned(), max_age: None }
+    }
+}
+
+impl Default for Balance {
+    /// No bound: a key whose server is full would leave its session behind.
+    fn default() -> Self {
+        Self { hash: Hash::Ketama, balance_factor: None, keyless: Keyless::LeastConn }
     }
 }
 

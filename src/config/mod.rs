@@ -113,6 +113,8 @@ pub struct Upstream {
     pub servers: Vec<Server>,
     /// Tried in order; the first that yields a key decides. At least one, no two alike.
     pub affinity: Vec<AffinitySource>,
+    /// Which server a client gets.
+    pub balance: Balance,
     /// How long each phase may take.
     pub timeouts: Timeouts,
     /// What is done for event streams.
@@ -168,6 +170,38 @@ pub enum Pick {
     First,
     /// From the right, the first that is not one of [`TrustedProxies`]: nobody can forge it.
     RightmostUntrusted,
+}
+
+/// Which server a client gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Where a key leads.
+    pub hash: Hash,
+    /// Percent of its fair share of open connections beyond which a server gets no more clients by
+    /// key, 101 to 1000; `None` when off.
+    pub balance_factor: Option<u32>,
+    /// Who serves a client without a key.
+    pub keyless: Keyless,
+}
+
+/// How keys are mapped to servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hash {
+    /// The ring of nginx's `hash <key> consistent`, by addresses.
+    Ketama,
+    /// Weighted rendezvous hashing, by names.
+    Rendezvous,
+}
+
+/// How a server is chosen for a client without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keyless {
+    /// The one with the fewest open connections per weight.
+    LeastConn,
+    /// In turn, by weight.
+    RoundRobin,
+    /// The better of two drawn at random.
+    RandomTwo,
 }
 
 /// How long each phase of an exchange may take.

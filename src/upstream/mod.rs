@@ -5,6 +5,7 @@ pub mod headers;
 mod pool;
 
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub use pool::Pool;
 
 use crate::affinity::tag::{Secret, ServerTag};
-use crate::balance::{self, Candidate, Ring};
+use crate::balance::{Balancer, Candidate, Chance};
 use crate::config::{self, AffinitySource, Sse, StickyCookie, Timeouts};
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
 use crate::relay::Kind;
@@ -34,9 +35,9 @@ pub struct Upstream {
     pub metrics: UpstreamMetrics,
     /// What stands for each server in tags.
     tags: Vec<ServerTag>,
-    ring: Ring,
-    /// Takes turns among servers that are equally loaded.
-    ties: AtomicUsize,
+    balancer: Balancer,
+    /// Counts the requests that no key names.
+    keyless: AtomicUsize,
 }
 
 /// One server.
@@ -78,23 +79,31 @@ impl Upstream {
         let servers = config.servers.iter().zip(ids);
         Self {
             name: config.name.clone(),
-            ring: Ring::new(config.servers.iter().map(|server| (server.address.to_string(), server.weight))),
+            balancer: Balancer::new(config.balance, &config.servers),
             servers: servers.map(|(server, id)| Server::new(server, id, &config.name, metrics)).collect(),
             tags: config.servers.iter().map(|server| secret.server(&server.name)).collect(),
             affinity: config.affinity.clone(),
             timeouts: config.timeouts,
             sse: config.sse.clone(),
             metrics: metrics.upstream(&config.name),
-            ties: AtomicUsize::new(0),
+            keyless: AtomicUsize::new(0),
         }
     }
 
     /// The servers in the order in which to try them, each once: the one that holds the session,
-    /// then those that `key` names, or the least loaded.
+    /// then those that `key` leads to, or whom the balance chooses without one.
     pub fn candidates(&self, session: Option<usize>, key: Option<&[u8]>) -> impl Iterator<Item = usize> {
-        let tie = if key.is_none() { self.ties.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let others = balance::order(&self.ring, key, self.servers.iter().map(Server::candidate), tie);
+        // Not before they are asked for: a session takes no turn of others.
+        let others = iter::once_with(move || self.balanced(key)).flatten();
         session.into_iter().chain(others.filter(move |server| Some(*server) != session))
+    }
+
+    fn balanced(&self, key: Option<&[u8]>) -> impl Iterator<Item = usize> {
+        let chance = match key {
+            Some(_) => Chance::default(),
+            None => Chance { turn: self.keyless.fetch_add(1, Ordering::Relaxed), dice: fastrand::u64(..) },
+        };
+        self.balancer.order(key, |server| self.servers[server].candidate(), chance)
     }
 
     /// The server that `tag` stands for, while it is one of these.

@@ -2,6 +2,7 @@
 
 mod address;
 mod affinity;
+mod balance;
 mod listeners;
 mod routes;
 mod upstreams;

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{self, covers};
-use super::{DAY, affinity};
+use super::{DAY, affinity, balance};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
-use crate::config::{Listener, Server, Sse, Timeouts, TrustedProxies, Upstream};
+use crate::config::{Balance, Listener, Server, Sse, Timeouts, TrustedProxies, Upstream};
 
 pub(super) fn upstream(
     name: &str,
@@ -20,12 +20,14 @@ pub(super) fn upstream(
         name: name.to_owned(),
         servers: Vec::new(),
         affinity: Vec::new(),
+        balance: Balance::default(),
         timeouts: Timeouts::default(),
         sse: Sse::default(),
     };
     if let Some(mut fields) = item.fields("write a mapping such as { servers: [\"10.0.0.1:3000\"] }") {
         upstream.servers = servers(&mut fields, listeners);
         upstream.affinity = affinity::affinity(&mut fields, trusted_proxies);
+        upstream.balance = balance::balance(&mut fields);
         upstream.timeouts = timeouts(&mut fields);
         upstream.sse = sse(&mut fields);
         fields.finish(PLANNED);
@@ -33,18 +35,8 @@ pub(super) fn upstream(
     upstream
 }
 
-const PLANNED: &[&str] = &[
-    "balance",
-    "websocket",
-    "health_check",
-    "max_fails",
-    "fail_timeout",
-    "slow_start",
-    "drain",
-    "rebalance",
-    "tls",
-    "limits",
-];
+const PLANNED: &[&str] =
+    &["websocket", "health_check", "max_fails", "fail_timeout", "slow_start", "drain", "rebalance", "tls", "limits"];
 
 /// Names are labels of metrics and fields of logs.
 fn checked_name(text: &str) -> Result<&str, String> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{config, examples};
 use crate::config::{
-    AccessLog, Admin, AffinitySource, Config, HostPattern, Limits, LoadError, LogFormat, LogPath, Pick, Route, Server,
-    Shutdown, Sse, Timeouts, TrustedProxies, load,
+    AccessLog, Admin, AffinitySource, Balance, Config, Hash, HostPattern, Keyless, Limits, LoadError, LogFormat,
+    LogPath, Pick, Route, Server, Shutdown, Sse, Timeouts, TrustedProxies, load,
 };
 
 const SMALLEST: &str = "\
@@ -42,6 +42,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
         chat.affinity,
         [AffinitySource::EngineIo, AffinitySource::ForwardedFor(Pick::First), AffinitySource::ClientIp]
     );
+    assert_eq!(chat.balance, Balance::default());
     assert_eq!(chat.timeouts, Timeouts::default());
     assert_eq!(chat.sse, Sse::default());
     assert_eq!(config.limits, Limits::default());
@@ -56,6 +57,7 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/steadfast.yaml");
     let config = load(path.as_ref()).unwrap();
     assert_eq!(config.trusted_proxies, TrustedProxies::private());
+    assert_eq!(config.upstreams[0].balance, Balance::default());
     assert_eq!(config.upstreams[0].timeouts, Timeouts::default());
     assert_eq!(config.upstreams[0].sse, Sse::default());
     assert_eq!(config.limits, Limits::default());
@@ -133,6 +135,7 @@ upstreams:
       - header: X-User-Id
       - query: room
       - cookie: sid
+    balance: { hash: rendezvous, balance_factor: 150, keyless: round_robin }
     timeouts:
       connect: 250ms
       request_head: 1s
@@ -157,6 +160,8 @@ upstreams:
             AffinitySource::Cookie("sid".to_owned()),
         ]
     );
+    let balance = Balance { hash: Hash::Rendezvous, balance_factor: Some(150), keyless: Keyless::RoundRobin };
+    assert_eq!(chat.balance, balance);
     let day = Duration::from_secs(86_400);
     assert_eq!(
         chat.timeouts,
@@ -184,6 +189,27 @@ fn off_is_off_however_yaml_spells_it() {
         let config = smallest_and(&format!("access_log: {{ format: {off} }}"));
         assert_eq!(config.access_log.format, LogFormat::Off, "off: {off}");
     }
+}
+
+#[test]
+fn every_word_for_balance_has_its_meaning() {
+    #[track_caller]
+    fn check(written: &str, expected: Balance) {
+        let upstreams = format!("upstreams: {{ a: {{ servers: [\"10.0.0.1:1\"], balance: {written} }} }}");
+        let config = config(&format!("listeners: [{{ bind: \"[::]:1\" }}]\nroutes: [{{ upstream: a }}]\n{upstreams}"));
+        assert_eq!(config.upstreams[0].balance, expected, "balance: {written}");
+    }
+
+    let default = Balance::default();
+    assert_eq!(default, Balance { hash: Hash::Ketama, balance_factor: None, keyless: Keyless::LeastConn });
+    check("{}", default);
+    check("{ hash: ketama, balance_factor: off, keyless: least_conn }", default);
+    check("{ balance_factor: false }", default);
+    check("{ hash: rendezvous }", Balance { hash: Hash::Rendezvous, ..default });
+    check("{ balance_factor: 101 }", Balance { balance_factor: Some(101), ..default });
+    check("{ balance_factor: 1000 }", Balance { balance_factor: Some(1000), ..default });
+    check("{ keyless: round_robin }", Balance { keyless: Keyless::RoundRobin, ..default });
+    check("{ keyless: random_two }", Balance { keyless: Keyless::RandomTwo, ..default });
 }
 
 #[test]
@@ -303,7 +329,7 @@ fn the_examples_in_the_reference_are_right() {
         match key {
             "listeners" => config(&format!("{block}{}", &SMALLEST[listeners.len()..])),
             "routes" => config(&format!("{listeners}{upstreams}{block}")),
-            "servers" | "affinity" | "timeouts" | "sse" => {
+            "servers" | "affinity" | "balance" | "timeouts" | "sse" => {
                 let servers = match key {
                     "servers" => "",
                     _ => "    servers: [\"10.0.0.1:3000\"]\n",

@@ -35,7 +35,7 @@ fn an_upstream_has_servers_and_a_route() {
     );
     check(
         r#"{ chat: { servers: ["10.0.0.1:3000"], server: 1 } }"#,
-        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, timeouts, sse)"#,
+        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse)"#,
     );
     check(
         r#"{ 7: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,
@@ -197,6 +197,46 @@ fn affinity_sources_are_known_and_can_be_reached() {
         "[null]",
         "[0]: there is no value; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
     );
+}
+
+#[test]
+fn balance_is_made_of_known_words() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with_chat("balance", value));
+        assert_eq!(complaint, format!("2: upstreams.chat.balance{expected}"), "balance: {value}");
+    }
+
+    check("ketama", r#": "ketama" is text; write a mapping such as { hash: ketama, keyless: least_conn }"#);
+    check("off", r#": "off" is text; write a mapping such as { hash: ketama, keyless: least_conn }"#);
+    check("{ hash: maglev }", r#".hash: "maglev" is no hash; write one of ketama, rendezvous"#);
+    check("{ hash: Rendez-vous }", r#".hash: "Rendez-vous" is no hash; did you mean rendezvous?"#);
+    check("{ hash: }", ".hash: there is no value; write one of ketama, rendezvous");
+    check("{ hash: [ketama] }", ".hash: this is a list; write one of ketama, rendezvous");
+    check("{ keyless: leastconn }", r#".keyless: "leastconn" is no way to choose; did you mean least_conn?"#);
+    check(
+        "{ keyless: ip_hash }",
+        r#".keyless: "ip_hash" is no way to choose; write one of least_conn, round_robin, random_two"#,
+    );
+    check(
+        "{ keyless: off }",
+        r#".keyless: "off" is no way to choose; write one of least_conn, round_robin, random_two"#,
+    );
+    for wrong in ["0", "100", "1001", "1.25", "-125"] {
+        check(
+            &format!("{{ balance_factor: {wrong} }}"),
+            &format!(".balance_factor: {wrong} is out of range; write off or a number of percent from 101 to 1000"),
+        );
+    }
+    check(
+        "{ balance_factor: 125% }",
+        r#".balance_factor: "125%" is text; write off or a number of percent from 101 to 1000"#,
+    );
+    check(
+        "{ balance_factor: on }",
+        r#".balance_factor: "on" is text; write off or a number of percent from 101 to 1000"#,
+    );
+    check("{ factor: 125 }", ".factor: unknown key; known here: hash, balance_factor, keyless");
 }
 
 #[test]

@@ -1,0 +1,187 @@
+//! What holds for every hash and every choice.
+
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::bounded::OPEN_MIN;
+use super::*;
+
+const HASHES: [Hash; 2] = [Hash::Ketama, Hash::Rendezvous];
+const KEYLESS: [Keyless; 3] = [Keyless::LeastConn, Keyless::RoundRobin, Keyless::RandomTwo];
+const KEYS: u32 = 2_000;
+
+/// A server is known by its number, whatever its siblings are.
+fn server(number: u8, weight: u32) -> Server {
+    let address = SocketAddr::from(([10, 0, 20, number], 3000));
+    Server { name: format!("chat-{number}"), address, weight }
+}
+
+fn servers(weights: &[u32]) -> Vec<Server> {
+    (1..).zip(weights).map(|(number, weight)| server(number, *weight)).collect()
+}
+
+fn key(number: u32) -> String {
+    format!("user-{number}")
+}
+
+fn balancer(hash: Hash, factor: Option<u32>, servers: &[Server]) -> Balancer {
+    Balancer::new(Balance { hash, balance_factor: factor, ..Balance::default() }, servers)
+}
+
+fn loaded<'a>(servers: &'a [Server], open: &'a [usize]) -> impl Fn(usize) -> Candidate + Copy {
+    |server| Candidate { weight: servers[server].weight, open: open[server], is_failing: false }
+}
+
+fn idle(servers: &[Server]) -> impl Fn(usize) -> Candidate + Copy {
+    |server| Candidate { weight: servers[server].weight, open: 0, is_failing: false }
+}
+
+/// The name of the server that each of [`KEYS`] leads to.
+fn owners(hash: Hash, servers: &[Server]) -> Vec<&str> {
+    let balancer = balancer(hash, None, servers);
+    let owner = |number| {
+        let first = balancer.order(Some(key(number).as_bytes()), idle(servers), Chance::default()).next();
+        servers[first.expect("there are servers")].name.as_str()
+    };
+    (0..KEYS).map(owner).collect()
+}
+
+fn any_weights() -> impl Strategy<Value = Vec<u32>> {
+    prop::collection::vec(prop_oneof![3 => Just(1), 1 => 1..=10_u32], 2..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_server_that_leaves_moves_its_own_keys_alone(weights in any_weights(), gone: prop::sample::Index) {
+        let all = servers(&weights);
+        let mut rest = all.clone();
+        let gone = rest.remove(gone.index(all.len()));
+        for hash in HASHES {
+            for (number, (before, after)) in owners(hash, &all).into_iter().zip(owners(hash, &rest)).enumerate() {
+                prop_assert!(before == gone.name || before == after, "{hash:?}: key {number} from {before} to {after}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_of_more_weight_only_gains(weights in any_weights(), grown: prop::sample::Index, by in 1..5_u32) {
+        let before = servers(&weights);
+        let mut after = before.clone();
+        let grown = &mut after[grown.index(before.len())];
+        grown.weight += by;
+        let grown = grown.name.clone();
+        for hash in HASHES {
+            for (before, after) in owners(hash, &before).into_iter().zip(owners(hash, &after)) {
+                prop_assert!(after == grown || before == after, "{hash:?}: from {before} to {after}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_shares(weights in any_weights()) {
+        let servers = servers(&weights);
+        let total: u32 = weights.iter().sum();
+        for hash in HASHES {
+            let owners = owners(hash, &servers);
+            for server in &servers {
+                let share = owners.iter().filter(|owner| **owner == server.name).count() as f64;
+                let fair = f64::from(KEYS) * f64::from(server.weight) / f64::from(total);
+                // The keys are a sample, and the points of a ring are one as well.
+                let points = f64::from(160 * server.weight);
+                let spread = match hash {
+                    Hash::Rendezvous => fair.sqrt(),
+                    Hash::Ketama => (fair + fair * fair / points).sqrt(),
+                };
+                prop_assert!((share - fair).abs() <= 10.0 + 5.0 * spread, "{hash:?}: {share} of {server:?}, {fair} are fair");
+            }
+        }
+    }
+
+    #[test]
+    fn every_order_has_each_server_once(
+        weights in any_weights(),
+        open in prop::collection::vec(0..1_000_usize, 12),
+        turn: usize,
+        dice: u64,
+        key in prop::option::of("[ -~]{0,80}"),
+        factor in prop::option::of(101..=1000_u32),
+    ) {
+        let servers = servers(&weights);
+        for (hash, keyless) in HASHES.into_iter().flat_map(|hash| KEYLESS.map(|keyless| (hash, keyless))) {
+            let balance = Balance { hash, balance_factor: factor, keyless };
+            let order = || -> Vec<usize> {
+                let balancer = Balancer::new(balance, &servers);
+                let key = key.as_ref().map(String::as_bytes);
+                balancer.order(key, loaded(&servers, &open), Chance { turn, dice }).collect()
+            };
+            let mut sorted = order();
+            sorted.sort_unstable();
+            prop_assert_eq!(&sorted, &(0..servers.len()).collect::<Vec<_>>(), "{:?}", balance);
+            prop_assert_eq!(order(), order(), "the same from the same: {:?}", balance);
+        }
+    }
+
+    #[test]
+    fn a_key_stays_whatever_the_load(open in prop::collection::vec(0..100_000_usize, 5), number in 0..KEYS) {
+        let servers = servers(&[1, 2, 1, 3, 1]);
+        for hash in HASHES {
+            let balancer = balancer(hash, None, &servers);
+            let (key, chance) = (key(number), Chance::default());
+            let at_rest = balancer.order(Some(key.as_bytes()), idle(&servers), chance);
+            let loaded = balancer.order(Some(key.as_bytes()), loaded(&servers, &open), chance);
+            prop_assert!(at_rest.eq(loaded), "{hash:?}: {key} with {open:?}");
+        }
+    }
+
+    /// Connections come and go; a few keys have most of them.
+    #[test]
+    fn load_stays_within_its_bound(
+        weights in prop::collection::vec(1..=4_u32, 2..8),
+        factor in 101..=300_u32,
+        steps in prop::collection::vec((0..10_u32, 0..8_usize), 1_500),
+    ) {
+        let servers = servers(&weights);
+        let total_weight: u32 = weights.iter().sum();
+        for hash in HASHES {
+            let balancer = balancer(hash, Some(factor), &servers);
+            let mut open = vec![0; servers.len()];
+            for (number, closing) in &steps {
+                let key = key(*number);
+                let mut order = balancer.order(Some(key.as_bytes()), loaded(&servers, &open), Chance::default());
+                let server = order.next().expect("there are servers");
+                drop(order);
+                open[server] += 1;
+                let total: usize = open.iter().sum();
+                let fair = total as f64 * f64::from(weights[server]) / f64::from(total_weight);
+                let most = (fair * f64::from(factor) / 100.0).ceil().max(OPEN_MIN as f64);
+                prop_assert!(open[server] as f64 <= most, "{hash:?}: {open:?} with {weights:?}, {most} at most");
+                if *closing < servers.len() && number % 4 == 0 {
+                    open[*closing] = open[*closing].saturating_sub(1);
+                }
+            }
+        }
+    }
+}
+
+/// The ring was compared with nginx; `tests/proxy/stickiness.rs` still does.
+#[test]
+fn keys_lead_where_nginx_leads_them() {
+    let servers = servers(&[1, 2, 1, 5]);
+    let balancer = balancer(Hash::Ketama, None, &servers);
+    let first = |key: &str| balancer.order(Some(key.as_bytes()), idle(&servers), Chance::default()).next();
+    let firsts: Vec<usize> = (0..16).filter_map(|number| first(&key(number))).collect();
+    assert_eq!(firsts, [1, 3, 2, 0, 3, 1, 3, 3, 0, 3, 3, 3, 1, 3, 3, 1]);
+}
+
+/// Ketama knows servers by address, rendezvous by name.
+#[test]
+fn upstreams_with_the_same_names_agree() {
+    let here = servers(&[1, 1, 2]);
+    let mut there = here.clone();
+    there.iter_mut().for_each(|server| server.address.set_port(4000));
+    assert_eq!(owners(Hash::Rendezvous, &here), owners(Hash::Rendezvous, &there));
+    assert_ne!(owners(Hash::Ketama, &here), owners(Hash::Ketama, &there));
+}
