@@ -26,6 +26,8 @@ mod sse_pauses;
 mod socket_io;
 // Which client goes to which server: as nginx hashes, by the first source, without needless moves.
 mod stickiness;
+// The other ways to choose a server: by names, by turns, at random, within a bound.
+mod balance;
 // The access log, metrics and health.
 mod seeing;
 // SIGTERM, and what becomes of everything that is open.

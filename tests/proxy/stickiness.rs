@@ -19,9 +19,15 @@ async fn servers(count: usize) -> Vec<Upstream> {
     servers
 }
 
-/// A proxy for many short requests: no log.
+/// A proxy for many short requests, that chooses as nginx does: no log, no bound.
 async fn quiet_proxy(servers: &[&dyn ServerEntry]) -> Proxy {
-    Proxy::start().upstream("chat", servers).affinity(BY_KEY).access_log("{ format: off }").run().await
+    Proxy::start()
+        .upstream("chat", servers)
+        .affinity(BY_KEY)
+        .balance("{ hash: ketama, balance_factor: off }")
+        .access_log("{ format: off }")
+        .run()
+        .await
 }
 
 fn key(number: usize) -> String {

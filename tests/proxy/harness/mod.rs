@@ -23,7 +23,7 @@ pub(crate) use nginx::Nginx;
 pub(crate) use node::Node;
 pub(crate) use proxy::Proxy;
 pub(crate) use random::Random;
-pub(crate) use upstream::{Refusing, ServerEntry, Upstream, Weighted};
+pub(crate) use upstream::{Named, Refusing, ServerEntry, Upstream, Weighted};
 pub(crate) use wire::{Leaving, Message, Reading, Wire, Writing, show};
 
 /// How long anything that should happen at once may take, on a busy machine and a debug build.

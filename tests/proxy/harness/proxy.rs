@@ -25,8 +25,10 @@ pub(crate) struct Setup {
 impl Setup {
     /// An upstream; what follows up to the next one belongs to it.
     pub(crate) fn upstream(mut self, name: &str, servers: &[&dyn ServerEntry]) -> Self {
-        let entry =
-            |server: &&dyn ServerEntry| format!("{{ address: \"{}\", weight: {} }}", server.address(), server.weight());
+        let entry = |server: &&dyn ServerEntry| {
+            let name = server.name().map(|name| format!(", name: {name}")).unwrap_or_default();
+            format!("{{ address: \"{}\", weight: {}{name} }}", server.address(), server.weight())
+        };
         let servers: Vec<_> = servers.iter().map(entry).collect();
         self.upstreams.push(vec![format!("  {name}:"), format!("    servers: [{}]", servers.join(", "))]);
         self
@@ -35,6 +37,11 @@ impl Setup {
     /// Affinity of the last upstream, as a YAML list.
     pub(crate) fn affinity(self, list: &str) -> Self {
         self.of_upstream("affinity", list)
+    }
+
+    /// Which server a client gets from the last upstream, as a YAML map.
+    pub(crate) fn balance(self, map: &str) -> Self {
+        self.of_upstream("balance", map)
     }
 
     /// Timeouts of the last upstream, as a YAML map.

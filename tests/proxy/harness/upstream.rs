@@ -21,6 +21,10 @@ pub(crate) trait ServerEntry {
     fn weight(&self) -> u32 {
         1
     }
+
+    fn name(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl ServerEntry for SocketAddr {
@@ -39,6 +43,23 @@ impl ServerEntry for Weighted<'_> {
 
     fn weight(&self) -> u32 {
         self.1
+    }
+}
+
+/// A server with a name.
+pub(crate) struct Named<'a>(pub(crate) &'a dyn ServerEntry, pub(crate) &'a str);
+
+impl ServerEntry for Named<'_> {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn weight(&self) -> u32 {
+        self.0.weight()
+    }
+
+    fn name(&self) -> Option<&str> {
+        Some(self.1)
     }
 }
 
