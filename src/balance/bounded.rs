@@ -18,8 +18,13 @@
 //!
 //! - It is off unless the file says otherwise: sessions come before evenness. It is for clients
 //!   whose session is one connection (a WebSocket, an event stream) or that could go anywhere.
+//! - It is asked for keys alone. A tag or a cookie of ours leads to the server that holds the
+//!   session, full or not, and so makes a bound harmless to all who carry one.
 //! - A server with fewer than [`OPEN_MIN`] open connections is never full. Few connections are
 //!   uneven by chance, and without a floor a client's own parked poll could fill its server.
+//!
+//! Loads are those of the moment of choosing: connections made at the same time may exceed a bound
+//! by as many as they are.
 
 use std::collections::VecDeque;
 use std::iter::Fuse;

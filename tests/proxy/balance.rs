@@ -100,38 +100,57 @@ async fn parking(name: &'static str) -> Upstream {
     .await
 }
 
-/// Servers of [`NAMES`], and as many parked requests of `client-0` as a server takes before it can
-/// be full.
-async fn crowded(balance: &str) -> (Vec<Upstream>, Proxy, Vec<Wire>) {
+/// A proxy before such servers, with the names of [`NAMES`].
+async fn parking_proxy(affinity: &str, balance: &str) -> (Vec<Upstream>, Proxy) {
     let mut servers = Vec::new();
     for name in NAMES {
         servers.push(parking(name).await);
     }
     let named: Vec<_> = servers.iter().zip(NAMES).map(|(server, name)| Named(server, name)).collect();
     let entries: Vec<&dyn ServerEntry> = named.iter().map(|server| server as &dyn ServerEntry).collect();
-    let proxy = proxy(&entries, balance).await;
+    let proxy = Proxy::start().upstream("chat", &entries).affinity(affinity).balance(balance).run().await;
+    (servers, proxy)
+}
+
+/// As many requests of `client-0`, parked at `c`, as a server takes before it can be full.
+async fn crowd(proxy: &Proxy) -> Vec<Wire> {
     let mut parked = Vec::new();
     for _ in 0..CROWD {
         parked.push(proxy.send("GET /park HTTP/1.1\r\nHost: a\r\nX-Key: client-0\r\n\r\n").await);
     }
     proxy.settles("steadfast_open_connections", &[("server", "c")], CROWD as f64).await;
-    (servers, proxy, parked)
+    parked
 }
 
 const CROWD: usize = 100;
 
 #[tokio::test]
 async fn a_key_stays_at_its_server_however_crowded() {
-    let (_servers, proxy, _parked) = crowded("{ hash: rendezvous }").await;
+    let (_servers, proxy) = parking_proxy(BY_KEY, "{ hash: rendezvous }").await;
+    let _parked = crowd(&proxy).await;
     assert_eq!(owners(&proxy).await, OWNERS);
 }
 
 #[tokio::test]
 async fn with_a_bound_a_key_passes_by_a_full_server_and_returns() {
-    let (_servers, proxy, parked) = crowded("{ hash: rendezvous, balance_factor: 125 }").await;
+    let (_servers, proxy) = parking_proxy(BY_KEY, "{ hash: rendezvous, balance_factor: 125 }").await;
+    let parked = crowd(&proxy).await;
     // Those of `c` go to their next ones, the others stay.
     assert_eq!(owners(&proxy).await, ["b", "a", "b", "a", "a", "b", "a", "a", "a", "b", "b", "a"]);
     drop(parked);
     proxy.settles("steadfast_open_connections", &[], 0.0).await;
     assert_eq!(owners(&proxy).await, OWNERS);
+}
+
+#[tokio::test]
+async fn a_bound_turns_away_no_session() {
+    let affinity = "[{ sticky_cookie: { name: sticky } }, { header: X-Key }]";
+    let (_servers, proxy) = parking_proxy(affinity, "{ hash: rendezvous, balance_factor: 125 }").await;
+    let first = proxy.exchange("GET / HTTP/1.1\r\nHost: a\r\nX-Key: client-0\r\n\r\n").await;
+    let cookie = first.head.field("set-cookie").expect("a cookie is issued");
+    let cookie = cookie.split(';').next().expect("split yields at least one");
+    let _parked = crowd(&proxy).await;
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: client-0\r\nCookie: {cookie}\r\n\r\n");
+    assert_eq!(proxy.exchange(request).await.text(), "c");
+    assert_eq!(owners(&proxy).await[0], "b", "without the cookie");
 }
