@@ -24,6 +24,8 @@ mod sse;
 mod sse_pauses;
 // A real Socket.IO cluster with real clients, beside nginx ip_hash.
 mod socket_io;
+// Engine.IO sessions byte by byte: tagged in the open packet, led home by the tag, taken off again.
+mod engine_io;
 // Which client goes to which server: as nginx hashes, by the first source, without needless moves.
 mod stickiness;
 // The other ways to choose a server: by names, by turns, at random, within a bound.

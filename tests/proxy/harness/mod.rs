@@ -21,7 +21,7 @@ pub(crate) use client::{keyed, websocket_request};
 pub(crate) use hop::Hop;
 pub(crate) use nginx::Nginx;
 pub(crate) use node::Node;
-pub(crate) use proxy::Proxy;
+pub(crate) use proxy::{Proxy, SecretFile};
 pub(crate) use random::Random;
 pub(crate) use upstream::{Named, Refusing, ServerEntry, Upstream, Weighted};
 pub(crate) use wire::{Leaving, Message, Reading, Wire, Writing, show};

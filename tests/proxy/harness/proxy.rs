@@ -1,10 +1,11 @@
 //! The proxy under test: the real binary, with a configuration file written for the test.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::net::TcpStream;
 
 use super::process::Process;
@@ -63,6 +64,11 @@ impl Setup {
     /// The hops whose forwarded headers are believed, as a YAML list.
     pub(crate) fn trusting(self, list: &str) -> Self {
         self.line(&format!("trusted_proxies: {list}"))
+    }
+
+    /// What keys the tags of sessions.
+    pub(crate) fn secret(self, file: &SecretFile) -> Self {
+        self.line(&format!("affinity_secret_file: {}", file.0.path().display()))
     }
 
     /// Worker threads, instead of two.
@@ -125,6 +131,17 @@ impl Setup {
             lines.push(format!("  - {{ upstream: {first} }}"));
         }
         lines.join("\n") + "\n"
+    }
+}
+
+/// A secret that the proxies of a fleet share.
+pub(crate) struct SecretFile(NamedTempFile);
+
+impl SecretFile {
+    pub(crate) fn with(secret: &str) -> Self {
+        let mut file = NamedTempFile::new().expect("a temporary file");
+        file.write_all(secret.as_bytes()).expect("the file is ours");
+        Self(file)
     }
 }
 
