@@ -4,7 +4,7 @@
 #   tests/install.sh build|test|bench...
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
-#   test    build, nginx, HAProxy, Node.js with npm, and the clients of tests/clients
+#   test    build, nginx, HAProxy, Node.js with npm, Python, and the clients of tests/clients
 #   bench   build, nginx, HAProxy
 #
 # Takes a moment when nothing is missing. Packages come from apt, by sudo unless root.
@@ -15,6 +15,7 @@ cd "$(dirname "$0")"
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 NODE_MAJOR_MIN=18
+PYTHON_MINOR_MIN=9
 
 main() {
   if (($# == 0)); then
@@ -30,7 +31,9 @@ main() {
         build
         proxies
         node
+        python
         clients
+        python_clients
         ;;
       bench)
         build
@@ -80,6 +83,15 @@ node() {
     die "Node.js $major is too old: the test clients need $NODE_MAJOR_MIN or newer"
 }
 
+python() {
+  # Debian's Python comes without what makes virtual environments.
+  if ! has python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    install python3 python3-venv
+  fi
+  python3 -c "import sys; sys.exit(sys.version_info < (3, $PYTHON_MINOR_MIN))" ||
+    die "$(python3 --version) is too old: the test clients need 3.$PYTHON_MINOR_MIN or newer"
+}
+
 # The lock file installed last tells whether node_modules is what is wanted now.
 clients() {
   if [[ -d clients/node_modules ]] && cmp -s clients/package-lock.json clients/.installed; then
@@ -87,6 +99,19 @@ clients() {
   fi
   (cd clients && npm ci --no-audit --no-fund) || die "npm could not install the test clients"
   cp clients/package-lock.json clients/.installed
+}
+
+# The same for Python. An environment breaks when the Python goes that it was made with.
+python_clients() {
+  local environment=clients/.venv
+  if cmp -s clients/requirements.txt "$environment/installed.txt" && "$environment/bin/python" -c ''; then
+    return
+  fi
+  rm -rf "$environment"
+  python3 -m venv "$environment" || die "python3 could not make a virtual environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check -r clients/requirements.txt ||
+    die "pip could not install the test clients"
+  cp clients/requirements.txt "$environment/installed.txt"
 }
 
 install() {

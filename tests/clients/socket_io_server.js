@@ -9,8 +9,10 @@ const { name } = JSON.parse(process.argv[2]);
 const say = (line) => console.log(JSON.stringify(line));
 process.stdin.on("end", () => process.exit()).resume();
 
-const server = http.createServer();
-const io = new Server(server);
+// Longer than any proxy keeps a connection that it may use again: Node's five seconds are over just
+// when a busy machine sends the next request.
+const server = http.createServer({ keepAliveTimeout: 120_000 });
+const io = new Server(server, { cookie: true });
 
 // "Session ID unknown" among them: the answer to a request that went to the wrong server.
 io.engine.on("connection_error", ({ code, message }) => say({ refused: `${code}: ${message}` }));

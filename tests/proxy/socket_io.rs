@@ -18,7 +18,7 @@ const MESSAGES: usize = 4;
 async fn cluster() -> Vec<NodeServer> {
     let mut servers = Vec::new();
     for name in NAMES {
-        servers.push(NodeServer::script("socket_io_server.js", &json!({ "name": name })).await);
+        servers.push(NodeServer::socket_io(name).await);
     }
     servers
 }

@@ -1,5 +1,5 @@
 //! What the tests stand on: the proxy as a real process, servers and clients whose every byte is
-//! seen, previous hops, and real programs of the field (nginx, Node).
+//! seen, previous hops, and real programs of the field (nginx, Node, Python).
 //!
 //! Nothing here has a fixed port, leaves a process behind or waits without a bound.
 
@@ -10,6 +10,7 @@ pub(crate) mod nginx;
 pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod python;
 pub(crate) mod random;
 pub(crate) mod upstream;
 pub(crate) mod wire;
@@ -19,9 +20,10 @@ use std::time::Duration;
 
 pub(crate) use client::{keyed, websocket_request};
 pub(crate) use hop::Hop;
-pub(crate) use nginx::Nginx;
+pub(crate) use nginx::{Nginx, Telling};
 pub(crate) use node::Node;
 pub(crate) use proxy::{Proxy, SecretFile};
+pub(crate) use python::Python;
 pub(crate) use random::Random;
 pub(crate) use upstream::{Named, Refusing, ServerEntry, Upstream, Weighted};
 pub(crate) use wire::{Leaving, Message, Reading, Wire, Writing, show};

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::process::Process;
 use super::{ServerEntry, soon};
@@ -30,11 +30,7 @@ impl Node {
 
     /// The value that the script prints under `key`. How long that takes is the test's to say.
     pub(crate) async fn says(&self, key: &str) -> Value {
-        let pick = |line: &str| {
-            let mut line: Value = serde_json::from_str(line).ok()?;
-            line.get_mut(key).map(Value::take)
-        };
-        self.process.stdout_line_whenever(pick).await
+        self.process.says(key).await
     }
 
     /// Every line it has printed so far.
@@ -60,7 +56,12 @@ pub(crate) struct NodeServer {
 }
 
 impl NodeServer {
-    pub(crate) async fn script(name: &str, argument: &Value) -> Self {
+    /// A Socket.IO server that answers and pushes.
+    pub(crate) async fn socket_io(name: &str) -> Self {
+        Self::script("socket_io_server.js", &json!({ "name": name })).await
+    }
+
+    async fn script(name: &str, argument: &Value) -> Self {
         let node = Node::script(name, argument);
         let port =
             soon("a script to listen", node.says("port")).await.as_u64().and_then(|port| u16::try_from(port).ok());

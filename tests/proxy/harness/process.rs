@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::soon;
@@ -43,8 +44,12 @@ impl Process {
         soon(what, self.line(&self.stdout, pick)).await
     }
 
-    /// Like [`Process::stdout_line`], but without a limit of its own.
-    pub(crate) async fn stdout_line_whenever<T>(&self, pick: impl Fn(&str) -> Option<T>) -> T {
+    /// The value under `key` in the first line of JSON on stdout that has it, without a limit.
+    pub(crate) async fn says(&self, key: &str) -> Value {
+        let pick = |line: &str| {
+            let mut line: Value = serde_json::from_str(line).ok()?;
+            line.get_mut(key).map(Value::take)
+        };
         self.line(&self.stdout, pick).await
     }
 
