@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::ends::of_client;
 use super::{Answer, Failure, no_response, wire};
 use crate::affinity::engine_io;
-use crate::affinity::tag::{Secret, ServerTag};
+use crate::affinity::tag::Secret;
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
@@ -62,7 +62,7 @@ async fn await_head(down: &mut ServerSession, up: &mut ClientSession, upstream: 
                     Ok(Ok(true)) => {}
                     Ok(Ok(false) | Err(_)) if server.head_has_begun() => return Err(no_response(upstream)),
                     Ok(Ok(false) | Err(_)) => return Err(Failure::Stale),
-                    Err(_) => return Err(too_late(upstream)),
+                    Err(_) => return Err(too_late(upstream, upstream.timeouts.response_head)),
                 },
                 () = client.closed() => return Err(Failure::End(EndReason::ClientClosed)),
             }
@@ -70,7 +70,7 @@ async fn await_head(down: &mut ServerSession, up: &mut ClientSession, upstream: 
         match timeout_at(deadline, Box::pin(up.read_response())).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(bad_response(&error, up, upstream)),
-            Err(_) => return Err(too_late(upstream)),
+            Err(_) => return Err(too_late(upstream, upstream.timeouts.response_head)),
         }
         if is_final(up) {
             return Ok(());
@@ -119,7 +119,7 @@ async fn send_body(
             Ok(Event::Flushed(Err(_))) => await_last_word(up, upstream).await?,
             Ok(Event::ClientGone) => return Err(Failure::End(EndReason::ClientClosed)),
             Err(_) if server.has_unsent() => return Err(Failure::End(EndReason::ServerStalled)),
-            Err(_) if is_sent => return Err(too_late(upstream)),
+            Err(_) if is_sent => return Err(too_late(upstream, upstream.timeouts.response_head)),
             Err(_) => return Err(Failure::Refuse(ProxyError::BodyTimeout)),
         }
         if is_final(up) {
@@ -175,16 +175,13 @@ pub(super) async fn respond(
     record: &mut Record,
 ) -> Result<Passed, EndReason> {
     record.answered(head.status.as_u16());
-    let mut begun = Bytes::new();
-    if answer.place.session == engine_io::Session::Handshake
-        && head.status == StatusCode::OK
-        && !head.headers.contains_key(CONTENT_ENCODING)
+    let mut begun = std::mem::take(&mut answer.begun);
+    if answer.up.is_body_done()
+        && let Some(tagged) = engine_io::tag_opening(&begun, secret, upstream.tag(answer.server))
     {
-        let tag = upstream.tag(answer.server);
-        begun = timeout(upstream.timeouts.body, tag_session(&mut answer.up, &mut head, secret, tag))
-            .await
-            .map_err(|_| EndReason::Idle)?
-            .map_err(|_| EndReason::ServerError)?;
+        head.remove_header(&TRANSFER_ENCODING);
+        head.insert_header(CONTENT_LENGTH, tagged.len()).map_err(|_| EndReason::ServerError)?;
+        begun = tagged.into();
     }
     let pause = if headers::is_event_stream(&head) { upstream.timeouts.idle } else { upstream.timeouts.body };
     pass_bodies(down, &mut answer, head, begun, pause, upstream.timeouts.send, record).await?;
@@ -203,27 +200,34 @@ pub(super) enum Passed {
     Early,
 }
 
-/// Reads the answer to a handshake and tags the session id in it, with the length right in `head`.
-/// What turns out to be something else is returned as far as it was read, and not touched.
-async fn tag_session(
+/// Reads the body that may hold an open packet, and no more of it than an open packet may have.
+/// Nothing has been answered yet, so what goes wrong meanwhile can still be said.
+pub(super) async fn read_opening(
+    down: &mut ServerSession,
     up: &mut ClientSession,
-    head: &mut ResponseHeader,
-    secret: &Secret,
-    tag: ServerTag,
-) -> pingora::Result<Bytes> {
+    upstream: &Upstream,
+) -> Result<Bytes, Failure> {
+    let may_hold_packet =
+        |head: &ResponseHeader| head.status == StatusCode::OK && !head.headers.contains_key(CONTENT_ENCODING);
+    if !up.resp_header().is_some_and(may_hold_packet) {
+        return Ok(Bytes::new());
+    }
+    let Some(client) = wire(down) else {
+        return Err(Failure::End(EndReason::ServerError));
+    };
+    let deadline = Instant::now() + upstream.timeouts.body;
     let mut body = Vec::new();
     while !up.is_body_done() && body.len() <= engine_io::OPENING_MAX {
-        match up.read_body_bytes().await? {
-            Some(piece) => body.extend_from_slice(&piece),
-            None => break,
+        let piece = tokio::select! {
+            piece = timeout_at(deadline, up.read_body_bytes()) => piece,
+            () = client.closed() => return Err(Failure::End(EndReason::ClientClosed)),
+        };
+        match piece {
+            Ok(Ok(Some(piece))) => body.extend_from_slice(&piece),
+            Ok(Ok(None)) => break,
+            Ok(Err(_)) => return Err(no_response(upstream)),
+            Err(_) => return Err(too_late(upstream, upstream.timeouts.body)),
         }
-    }
-    if up.is_body_done()
-        && let Some(tagged) = engine_io::tag_opening(&body, secret, tag)
-    {
-        head.remove_header(&TRANSFER_ENCODING);
-        head.insert_header(CONTENT_LENGTH, tagged.len())?;
-        body = tagged;
     }
     Ok(body.into())
 }
@@ -350,9 +354,6 @@ fn bad_body(error: &BError) -> Failure {
     }
 }
 
-fn too_late(upstream: &Upstream) -> Failure {
-    Failure::Refuse(ProxyError::ResponseTimeout {
-        upstream: upstream.name.clone(),
-        seconds: upstream.timeouts.response_head.as_secs(),
-    })
+fn too_late(upstream: &Upstream, limit: Duration) -> Failure {
+    Failure::Refuse(ProxyError::ResponseTimeout { upstream: upstream.name.clone(), seconds: limit.as_secs() })
 }

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{HOST, REFERER, SEC_WEBSOCKET_KEY, UPGRADE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Version};
 use pingora::ErrorType;
@@ -28,6 +29,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::timeout;
 
+use crate::affinity::engine_io::Session;
 use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
 use crate::config::{Limits, Route, TrustedProxies};
@@ -164,6 +166,8 @@ struct Answer {
     asked: Option<HeaderValue>,
     /// The request's body has been passed on to its end.
     is_sent: bool,
+    /// What has been read of the body already, because it may hold a session's id.
+    begun: Bytes,
     /// Where the request belonged.
     place: Placement,
 }
@@ -193,7 +197,11 @@ async fn serve(
         let can_repeat = is_pooled && head.method.is_idempotent() && down.is_body_empty();
         match bodies::ask(down, &mut up, head, upstream, record).await {
             Ok(is_sent) => {
-                return Ok(Answer { up, server, asked, is_sent, place });
+                let begun = match place.session {
+                    Session::Handshake => bodies::read_opening(down, &mut up, upstream).await?,
+                    Session::Tagged { .. } | Session::Foreign => Bytes::new(),
+                };
+                return Ok(Answer { up, server, asked, is_sent, begun, place });
             }
             // The server closed an idle connection while the request was on its way.
             Err(Failure::Stale) if can_repeat => may_use_pool = false,

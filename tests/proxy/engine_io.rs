@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use crate::harness::client::SWITCHING;
 use crate::harness::proxy::Setup;
 use crate::harness::upstream::ok;
-use crate::harness::{Message, Proxy, Random, SecretFile, ServerEntry, Upstream, Wire, show, websocket_request};
+use crate::harness::{
+    Leaving, Message, Proxy, Random, SecretFile, ServerEntry, Upstream, Wire, show, websocket_request,
+};
 
 const ID: &str = "lv_VI97HAXpY6yYWAAAC";
 const OPEN: &str =
@@ -432,20 +434,53 @@ async fn an_answer_too_long_for_an_open_packet_is_not_held_back() {
     }
 }
 
+/// The head of an answer to a handshake, and less of its body than it says.
+fn broken_off() -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", OPEN.len(), &OPEN[..30])
+}
+
 #[tokio::test]
-async fn a_server_that_dies_within_the_open_packet_is_no_whole_answer() {
-    for framing in [format!("Content-Length: {}", OPEN.len()), "Transfer-Encoding: chunked".to_owned()] {
+async fn a_server_that_dies_within_the_open_packet_is_a_bad_gateway() {
+    for answer in
+        [broken_off(), format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1e\r\n{}\r\n", &OPEN[..30])]
+    {
         let server = Upstream::start().await;
         let proxy = proxy(&server).await;
         let mut client = proxy.send(handshake()).await;
         let mut upstream = server.accept().await;
         upstream.request().await;
-        let piece =
-            if framing.ends_with("chunked") { format!("1e\r\n{}\r\n", &OPEN[..30]) } else { OPEN[..30].to_owned() };
-        upstream.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{piece}")).await;
+        upstream.send(&answer).await;
         drop(upstream);
-        let rest = client.rest().await;
-        assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 502 "), "{framing}: {}", show(&rest));
+        assert_eq!(client.response().await.status(), 502, "{answer:?}");
+        assert_eq!(proxy.logged_path("/socket.io/").await["status"], 502);
         proxy.settles_empty().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stops_within_the_open_packet_is_a_gateway_timeout() {
+    let server = Upstream::start().await;
+    let proxy = member(&SecretFile::with(SECRET), &[&server]).timeouts("{ body: 300ms }").run().await;
+    let mut client = proxy.send(handshake()).await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    upstream.send(broken_off()).await;
+    assert_eq!(client.response().await.status(), 504);
+    assert_eq!(proxy.logged_path("/socket.io/").await["status"], 504);
+    upstream.ends().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_within_the_open_packet_takes_its_request_along() {
+    for how in Leaving::ALL {
+        let server = Upstream::start().await;
+        let proxy = proxy(&server).await;
+        let client = proxy.send(handshake()).await;
+        let mut upstream = server.accept().await;
+        upstream.request().await;
+        upstream.send(broken_off()).await;
+        client.leave(how);
+        upstream.ends().await;
+        assert_eq!(proxy.logged_path("/socket.io/").await["end_reason"], "client_closed", "{how:?}");
     }
 }
