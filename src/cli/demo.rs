@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 
 use super::{Done, failed, raise_open_files};
+use crate::affinity::tag::Secret;
 use crate::config;
 use crate::demo;
 use crate::server::{Server, StartError};
@@ -14,10 +15,11 @@ const NAMES: [&str; 3] = ["red", "green", "blue"];
 pub(super) fn demo(bind: SocketAddr) -> Done {
     let servers = start_servers().map_err(|error| failed(&error.into()))?;
     let text = configuration(bind, &servers);
-    let config = config::parse(&text, "demo.yaml").map_err(|mistakes| {
+    let mut config = config::parse(&text, "demo.yaml").map_err(|mistakes| {
         eprintln!("{mistakes}");
         ExitCode::from(super::FAILED)
     })?;
+    config.affinity_secret = Some(Secret::new(b"no secret: there is nothing to protect"));
     raise_open_files();
     let server = Server::bind(config).map_err(|error| failed(&error))?;
     let addresses = server.addresses().map_err(|error| failed(&error.into()))?;
