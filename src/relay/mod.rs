@@ -26,6 +26,7 @@ pub mod timers;
 use std::time::Duration;
 
 pub use events::{ClientFraming, Events, ServerFraming};
+pub use life::Limits;
 pub use run::{Handover, Relay};
 pub use timers::Tick;
 
@@ -129,8 +130,6 @@ pub fn limits(kind: Kind, timeouts: &Timeouts, keepalive: Option<Duration>, jitt
         keepalive,
     }
 }
-
-pub use life::Limits;
 
 #[cfg(test)]
 mod tests {

@@ -260,12 +260,12 @@ impl Relay {
     }
 
     /// Does what time demands, and has itself woken when the next thing is due.
-    fn mind_the_clock(&mut self) -> Result<(), EndReason> {
+    fn mind_the_clock(&mut self, cx: &Context<'_>) -> Result<(), EndReason> {
         let now = registry::now();
         let due = loop {
             match self.life.due(now, &self.limits) {
                 Due::End(reason) => return Err(reason),
-                Due::Keepalive => self.keep_alive(now)?,
+                Due::Keepalive => self.keep_alive(now, cx)?,
                 Due::Later(due) => break due,
             }
         };
@@ -277,12 +277,15 @@ impl Relay {
         Ok(())
     }
 
-    fn keep_alive(&mut self, now: Tick) -> Result<(), EndReason> {
+    fn keep_alive(&mut self, now: Tick, cx: &Context<'_>) -> Result<(), EndReason> {
         let comment = self.events.as_mut().and_then(|events| events.comment(&self.upstream.sse.comment));
         if let Some(comment) = comment {
             let took = self.down.send(&self.client, &comment).map_err(|error| lost(Side::Client, &error))?;
             self.note_sent(Side::Client, took);
             self.upstream.metrics.keepalives.inc();
+            if self.down.is_blocked() {
+                cx.waker().wake_by_ref(); // To wait for the client to take the rest.
+            }
         }
         // Within a line there is nothing to be done but to try again an interval later.
         self.life.commented(now);
@@ -297,7 +300,7 @@ impl Relay {
         if let Step::Moved = self.advance(cx)? {
             cx.waker().wake_by_ref(); // The others first.
         }
-        self.mind_the_clock()
+        self.mind_the_clock(cx)
     }
 }
 
