@@ -313,11 +313,13 @@ impl Future for Relay {
             return Poll::Pending;
         };
         let reason = relay.life.closing().unwrap_or(reason);
+        let is_ours = matches!(reason, EndReason::Idle | EndReason::Shutdown);
         if let Some(events) = &relay.events
+            && is_ours
             && !relay.down.is_blocked()
-            && relay.down.is_open()
         {
-            // As far as the socket takes it at once: the connection ends in any case.
+            // What the server broke off must not look finished; what we end is. As far as the
+            // socket takes it at once: the connection ends in any case.
             let _ = relay.down.send(&relay.client, events.end());
         }
         relay.record.add_bytes(relay.up.sent, relay.down.sent);

@@ -241,6 +241,21 @@ async fn a_server_that_breaks_off_breaks_off_for_the_client() {
 }
 
 #[tokio::test]
+async fn a_server_whose_chunks_make_no_sense_does_not_look_finished() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+    let (mut client, mut upstream) = open(&proxy, &server).await;
+    upstream.send(chunk("data: half\n")).await;
+    chunks_until(&mut client, "half\n").await;
+    upstream.send("this is no size\r\n").await;
+    let rest = client.rest().await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "it looks complete: {}", show(&rest));
+    drop(client);
+    assert_eq!(proxy.logged_path("/events").await["end_reason"], "server_error");
+    proxy.settles_empty().await;
+}
+
+#[tokio::test]
 async fn silence_without_keepalives_ends_a_stream_in_the_end() {
     let server = Upstream::start().await;
     let proxy =
