@@ -75,7 +75,10 @@ async fn await_head(down: &mut ServerSession, up: &mut ClientSession, upstream: 
         if is_final(up) {
             return Ok(());
         }
-        pass_informational(down, up).await?;
+        match timeout(upstream.timeouts.send, pass_informational(down, up)).await {
+            Ok(passed) => passed?,
+            Err(_) => return Err(Failure::End(EndReason::ClientStalled)),
+        }
     }
 }
 
@@ -111,7 +114,8 @@ async fn send_body(
             Ok(Event::Head(Ok(_))) if is_final(up) => return Ok(is_sent),
             Ok(Event::Head(Ok(_))) => {
                 pass_informational(down, up).await?;
-                // A client may wait for this one before it goes on.
+                // A client may wait for this one before it goes on. What it does not take is bounded
+                // by the length that all heads of a response may have together.
                 client.start_sending().map_err(|_| Failure::End(EndReason::ClientError))?;
             }
             Ok(Event::Head(Err(error))) => return Err(bad_response(&error, up, upstream)),

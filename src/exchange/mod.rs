@@ -88,7 +88,8 @@ enum Failure {
     End(EndReason),
 }
 
-/// Longest head of a response; what servers send is bounded too.
+/// Longest head of a response, those of informational responses before it included: what servers
+/// send is bounded too.
 const RESPONSE_HEAD_MAX: usize = 256 * 1024;
 
 /// Serves the next request on `socket`.

@@ -174,3 +174,22 @@ async fn a_connection_that_cannot_be_made_in_time_is_given_up() {
     assert!([502, 504].contains(&answer.status()), "{}", answer.status());
     assert!((millis(400)..seconds(5)).contains(&began.elapsed()), "it took {:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn interim_heads_without_end_are_cut_off() {
+    for body in ["", "Content-Length: 5\r\n"] {
+        let server = Upstream::start().await;
+        let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+        let mut client = proxy.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{body}\r\n")).await;
+        let upstream = server.accept().await;
+        let (_reading, mut writing) = upstream.split();
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(8000));
+        // Far more than all socket buffers on the way hold, to a client that reads none of it.
+        assert!(!writing.flood(hint.as_bytes(), 256 * 1024 * 1024).await, "all of it was taken");
+        let answer = client.response().await;
+        assert_eq!((answer.status(), answer.interim.len()), (502, 32));
+        assert_eq!(proxy.logged_path("/").await["end_reason"], "refused");
+        drop(client);
+        proxy.settles_empty().await;
+    }
+}
