@@ -7,6 +7,7 @@
 mod cookie;
 pub mod engine_io;
 pub mod forwarded;
+pub mod learned;
 pub mod sticky;
 pub mod tag;
 
