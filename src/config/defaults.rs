@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    AccessLog, Admin, AffinitySource, Balance, Hash, Keyless, Limits, LogFormat, LogPath, Pick, Shutdown, Sse,
-    StickyCookie, Timeouts, TrustedProxies,
+    AccessLog, Admin, AffinitySource, Balance, Hash, Keyless, Limits, LogFormat, LogPath, Pick, Redis, SessionStore,
+    Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies,
 };
 
 impl TrustedProxies {
@@ -69,6 +69,18 @@ impl Default for Sse {
     fn default() -> Self {
         Self { keepalive: Some(Duration::from_secs(15)), comment: "keepalive".to_owned() }
     }
+}
+
+impl Default for SessionStore {
+    fn default() -> Self {
+        Self { sessions: 1_000_000, idle: Duration::from_secs(86_400), redis: None }
+    }
+}
+
+impl Redis {
+    /// How long a request waits for Redis where the file does not say: nobody notices that long,
+    /// and a Redis nearby answers a hundred times faster.
+    pub(super) const TIMEOUT: Duration = Duration::from_millis(50);
 }
 
 impl Default for Limits {

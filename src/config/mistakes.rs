@@ -148,8 +148,25 @@ impl fmt::Display for ShownKey<'_> {
     }
 }
 
-/// A piece of the file in quotes, escaped and cut, fit for one line of a message.
+/// A piece of the file in quotes, escaped and cut, fit for one line of a message. Who logs in to a
+/// URL, and with which password, is not shown.
 pub(super) fn quoted(text: &str) -> String {
+    match text.split_once("://") {
+        Some((scheme, rest)) if rest.contains('@') => shown(&format!("{scheme}://{}", without_login(rest))),
+        _ => shown(text),
+    }
+}
+
+/// The text of a URL with stars in place of everything up to its last `@`: whatever a password has
+/// in it, nothing of it is left.
+pub(super) fn without_login(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("***@{rest}"),
+        None => text.to_owned(),
+    }
+}
+
+fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_MAX) {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}...", &text[..end]),
@@ -171,6 +188,21 @@ mod tests {
         assert_eq!(chat.key("v1.2").to_string(), "upstreams.chat.\"v1.2\"");
         assert_eq!(chat.key("").to_string(), "upstreams.chat.\"\"");
         assert_eq!(chat.key("a\nb").to_string(), "upstreams.chat.\"a\\nb\"");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (text, expected) in [
+            ("redis://user:secret@10.0.0.5:6379/0", "\"redis://***@10.0.0.5:6379/0\""),
+            ("redis://:s3cr@t/://@10.0.0.5", "\"redis://***@10.0.0.5\""),
+            ("redis://10.0.0.5:6379", "\"redis://10.0.0.5:6379\""),
+            ("a@b", "\"a@b\""),
+        ] {
+            assert_eq!(quoted(text), expected, "{text}");
+            assert!(!KeyPath::default().key(text).to_string().contains("s3cr"), "{text}");
+        }
+        let long = format!("redis://:{}@10.0.0.5:6379", "x".repeat(100));
+        assert_eq!(quoted(&long), "\"redis://***@10.0.0.5:6379\"");
     }
 
     #[test]

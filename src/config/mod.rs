@@ -23,6 +23,7 @@ mod tests;
 mod units;
 mod value;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// What tags are keyed with; the same for all proxies of a fleet. `None`: one of this process.
     pub affinity_secret: Option<Secret>,
+    /// Who remembers which server issued a session.
+    pub session_store: SessionStore,
     /// What a request may weigh.
     pub limits: Limits,
     /// Metrics and health; `None` when switched off.
@@ -232,6 +235,45 @@ pub struct Sse {
     pub keepalive: Option<Duration>,
     /// The text of that comment; no line break.
     pub comment: String,
+}
+
+/// Who remembers which server issued a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionStore {
+    /// How many sessions the process remembers; with Redis, the ones it has met itself. 1000 to
+    /// 100,000,000.
+    pub sessions: usize,
+    /// How long a session is remembered after its last request; a second to 30 days.
+    pub idle: Duration,
+    /// What several proxies share; `None`: each has only its own memory.
+    pub redis: Option<Redis>,
+}
+
+/// A Redis that remembers sessions for several proxies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// A name, or an IP without brackets.
+    pub host: String,
+    /// Not 0.
+    pub port: u16,
+    /// The number of the database.
+    pub db: u16,
+    /// Who to log in as; `None`: Redis's default user. Never without a password.
+    pub user: Option<String>,
+    /// What to log in with.
+    pub password: Option<Password>,
+    /// The longest that one request waits for it, all in all.
+    pub timeout: Duration,
+}
+
+/// A secret that no log and no message may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(***)")
+    }
 }
 
 /// What the head of a request may weigh.

@@ -5,6 +5,7 @@ mod affinity;
 mod balance;
 mod listeners;
 mod routes;
+mod session_store;
 mod upstreams;
 
 use std::num::NonZeroUsize;
@@ -37,18 +38,30 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         listeners: listeners.into_iter().map(|(_, it)| it).collect(),
         trusted_proxies,
         affinity_secret: fields.optional("affinity_secret_file").and_then(|item| affinity_secret(&item)),
+        session_store: session_store::session_store(&mut fields),
         limits: limits(&mut fields),
         access_log: access_log(&mut fields),
         shutdown: shutdown(&mut fields),
         threads: threads(&mut fields),
     };
-    fields.finish(&["client_ip", "session_store"]);
+    fields.finish(&["client_ip"]);
     Some(config)
 }
 
 /// Reads the secret itself: after this nothing can be wrong with it.
 fn affinity_secret(item: &Item<'_>) -> Option<Secret> {
     let right = "write the absolute path of a file with at least 16 bytes, the same for all proxies of a fleet";
+    let bytes = secret_file(item, right)?;
+    if bytes.len() < SECRET_LEN_MIN {
+        let shown = quoted(item.text(right)?);
+        item.complain(format!("{shown} has fewer than {SECRET_LEN_MIN} bytes; {right}"));
+        return None;
+    }
+    Some(Secret::new(&bytes))
+}
+
+/// What the file holds that this is the path of. An editor's line end at its end is no part.
+fn secret_file(item: &Item<'_>, right: &str) -> Option<Vec<u8>> {
     let path = item.text(right)?;
     let shown = quoted(path);
     if !path.starts_with('/') {
@@ -56,14 +69,12 @@ fn affinity_secret(item: &Item<'_>) -> Option<Secret> {
         return None;
     }
     match std::fs::read(path) {
-        Err(error) => item.complain(format!("{shown} cannot be read: {error}; {right}")),
-        Ok(bytes) if bytes.trim_ascii().len() < SECRET_LEN_MIN => {
-            item.complain(format!("{shown} has fewer than {SECRET_LEN_MIN} bytes; {right}"));
+        Ok(bytes) => Some(bytes.trim_ascii().to_vec()),
+        Err(error) => {
+            item.complain(format!("{shown} cannot be read: {error}; {right}"));
+            None
         }
-        // An editor's line end at the end of the file is none of the secret.
-        Ok(bytes) => return Some(Secret::new(bytes.trim_ascii())),
     }
-    None
 }
 
 /// Shorter ones can be guessed.

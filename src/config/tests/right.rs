@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{config, examples};
 use crate::config::{
     AccessLog, Admin, AffinitySource, Balance, Config, Hash, HostPattern, Keyless, Limits, LoadError, LogFormat,
-    LogPath, Pick, Route, Server, Shutdown, Sse, Timeouts, TrustedProxies, load,
+    LogPath, Password, Pick, Redis, Route, Server, SessionStore, Shutdown, Sse, Timeouts, TrustedProxies, load,
 };
 
 const SMALLEST: &str = "\
@@ -45,6 +45,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(chat.balance, Balance::default());
     assert_eq!(chat.timeouts, Timeouts::default());
     assert_eq!(chat.sse, Sse::default());
+    assert_eq!(config.session_store, SessionStore::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.admin, Some(Admin::default()));
     assert_eq!(config.access_log, AccessLog::default());
@@ -60,6 +61,7 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
     assert_eq!(config.upstreams[0].balance, Balance::default());
     assert_eq!(config.upstreams[0].timeouts, Timeouts::default());
     assert_eq!(config.upstreams[0].sse, Sse::default());
+    assert_eq!(config.session_store, SessionStore::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.admin, Some(Admin::default()));
     assert_eq!(config.access_log, AccessLog::default());
@@ -228,6 +230,56 @@ threads: 3",
     assert_eq!(config.access_log.format, LogFormat::Combined);
     assert_eq!(config.shutdown.grace, Duration::ZERO);
     assert_eq!(config.threads, NonZeroUsize::new(3).unwrap());
+}
+
+#[test]
+fn every_way_to_write_a_session_store_has_its_meaning() {
+    #[track_caller]
+    fn check(written: &str, expected: &SessionStore) {
+        let config = smallest_and(&format!("session_store: {written}"));
+        assert_eq!(config.session_store, *expected, "session_store: {written}");
+        assert!(!format!("{config:?}").contains("s3cr"), "{config:?}");
+    }
+
+    let memory = SessionStore::default();
+    assert_eq!(memory, SessionStore { sessions: 1_000_000, idle: Duration::from_secs(86_400), redis: None });
+    check("memory", &memory);
+    check("{}", &memory);
+    check("{ url: memory }", &memory);
+    check("{ sessions: 1000, idle: 1s }", &SessionStore { sessions: 1000, idle: Duration::from_secs(1), redis: None });
+
+    let redis = Redis {
+        host: "10.0.0.5".to_owned(),
+        port: 6379,
+        db: 0,
+        user: None,
+        password: None,
+        timeout: Duration::from_millis(50),
+    };
+    let over = |redis: Redis| SessionStore { redis: Some(redis), ..memory.clone() };
+    let login = |user: Option<&str>, password: &str| {
+        let (user, password) = (user.map(str::to_owned), Some(Password(password.to_owned())));
+        over(Redis { user, password, ..redis.clone() })
+    };
+    check("redis://10.0.0.5:6379", &over(redis.clone()));
+    check("redis://10.0.0.5:6379/", &over(redis.clone()));
+    check("redis://10.0.0.5:6379/15", &over(Redis { db: 15, ..redis.clone() }));
+    check("redis://[::1]:6379", &over(Redis { host: "::1".to_owned(), ..redis.clone() }));
+    let named = Redis { host: "redis.default.svc".to_owned(), port: 1, ..redis.clone() };
+    check("redis://redis.default.svc:1/0", &over(named));
+    check("redis://:s3cret@10.0.0.5:6379/0", &login(None, "s3cret"));
+    check("redis://user:s3cret@10.0.0.5:6379", &login(Some("user"), "s3cret"));
+    check("redis://user:s3cr%65t%25%40@10.0.0.5:6379", &login(Some("user"), "s3cret%@"));
+    check("\"redis://:s3cr@t/?#:@10.0.0.5:6379\"", &login(None, "s3cr@t/?#:"));
+    let all = "{ url: \"redis://10.0.0.5:6379/2\", sessions: 100000000, idle: 30d, timeout: 10s }";
+    let redis_2 = Redis { db: 2, timeout: Duration::from_secs(10), ..redis.clone() };
+    let idle = Duration::from_secs(30 * 86_400);
+    check(all, &SessionStore { sessions: 100_000_000, idle, redis: Some(redis_2) });
+
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"s3cret\n").unwrap();
+    let path = file.path().display();
+    check(&format!("{{ url: \"redis://user@10.0.0.5:6379\", password_file: {path} }}"), &login(Some("user"), "s3cret"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod clients;
 mod process;
 mod routes;
+mod session_store;
 mod upstreams;
 
 use super::complaints;
@@ -86,7 +87,8 @@ upstreams: {}
          \"/socket.io/\"",
         "25: routes[2]: never reached, because routes[1] has the same host and path; remove one",
         "26: shutdwon: unknown key; did you mean \"shutdown\"? (known here: listeners, \
-         trusted_proxies, upstreams, routes, admin, affinity_secret_file, limits, access_log, shutdown, threads)",
+         trusted_proxies, upstreams, routes, admin, affinity_secret_file, session_store, limits, access_log, \
+         shutdown, threads)",
         "28: upstreams: duplicate key, also on line 6; keep one of them",
     ];
     assert_eq!(complaints(text), expected);
@@ -160,13 +162,12 @@ fn keys_of_the_file_are_known() {
     check("x: 1", "x: unknown key; known here: KEYS");
     check("Listeners: []", r#"Listeners: unknown key; did you mean "listeners"? (known here: KEYS)"#);
     check("client_ip: {}", "client_ip: not supported in this version; remove it");
-    check("session_store: memory", "session_store: not supported in this version; remove it");
     check("upstream: {}", r#"upstream: unknown key; did you mean "upstreams"? (known here: KEYS)"#);
     check("1: 2", "1: unknown key; known here: KEYS");
 }
 
-const KEYS: &str = "listeners, trusted_proxies, upstreams, routes, admin, affinity_secret_file, limits, access_log, \
-                    shutdown, threads";
+const KEYS: &str = "listeners, trusted_proxies, upstreams, routes, admin, affinity_secret_file, session_store, limits, \
+                    access_log, shutdown, threads";
 
 #[test]
 fn the_file_is_one_yaml_document() {
