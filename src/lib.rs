@@ -54,5 +54,6 @@ pub mod observe;
 pub mod relay;
 pub mod route;
 pub mod server;
+pub mod session_store;
 pub mod socket;
 pub mod upstream;

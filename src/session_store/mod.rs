@@ -1,0 +1,3 @@
+//! Which server issued a session, for sessions that carry no tag of ours.
+
+pub mod memory;
