@@ -12,9 +12,10 @@
 //! ```text
 //! server ─ connection ─ exchange ─┬─ route      which rule owns this host and path?
 //! (threads, (requests,  (the only ├─ affinity   which client is this, across connections?
-//!  accept)   keep-alive) place    ├─ balance    which server serves that client?
-//!                        with the ├─ upstream   how is that server reached, and what does it see?
-//!                        order)   ├─ relay      what does the connection become, when does it end?
+//!  accept)   keep-alive) place    ├─ session_store   which server issued this session?
+//!                        with the ├─ balance    which server serves that client?
+//!                        order)   ├─ upstream   how is that server reached, and what does it see?
+//!                                 ├─ relay      what does the connection become, when does it end?
 //!                                 └─ observe    one log line, a few counters
 //! ```
 //!
@@ -33,7 +34,8 @@
 //! The *core* (`route`, `affinity`, `balance`, and the parts of `relay` marked pure) decides. It
 //! opens no socket, spawns no task and reads no clock: time and randomness come in as arguments,
 //! so its tests are plain function calls. The *shell* (`server`, `connection`, `exchange`,
-//! `upstream`, `socket`, `relay::run`, `admin`, `cli`) does all that, and decides next to nothing.
+//! `session_store`, `upstream`, `socket`, `relay::run`, `admin`, `cli`) does all that, and decides
+//! next to nothing.
 //!
 //! - Only `exchange` knows the order of phases; the modules it calls do not know each other.
 //! - Past [`config::load`] no configuration mistake can be found: there are only types.

@@ -25,6 +25,9 @@ pub struct Metrics {
     lost_sessions: IntCounterVec,
     connect_failures: IntCounterVec,
     errors: IntCounterVec,
+    sessions: IntGauge,
+    sessions_evicted: IntCounter,
+    session_store_errors: IntCounterVec,
     /// Connections of clients, whatever they are doing.
     pub client_connections: IntGauge,
     /// Lines of the access log that were lost because its target was too slow.
@@ -93,6 +96,23 @@ impl Metrics {
                 &["upstream", "server"],
             ),
             errors: counters("steadfast_errors_total", "Requests the proxy itself refused or failed.", &["error"]),
+            sessions: register(
+                &registry,
+                IntGauge::new("steadfast_sessions", "Sessions that this process remembers.").expect("a valid metric"),
+            ),
+            sessions_evicted: register(
+                &registry,
+                IntCounter::new(
+                    "steadfast_sessions_evicted_total",
+                    "Sessions forgotten before their time because there were more than session_store.sessions.",
+                )
+                .expect("a valid metric"),
+            ),
+            session_store_errors: counters(
+                "steadfast_session_store_errors_total",
+                "What the session store was asked in vain, by reason; not_asked while it is known to be away.",
+                &["reason"],
+            ),
             client_connections: register(
                 &registry,
                 IntGauge::new("steadfast_client_connections", "Connections of clients open now.")
@@ -120,6 +140,19 @@ impl Metrics {
     /// One more request that the proxy itself refused or failed; `error` is a fixed word.
     pub fn count_error(&self, error: &'static str) {
         self.errors.with_label_values(&[error]).inc();
+    }
+
+    /// What the session store counts with.
+    pub fn session_store(&self) -> SessionStoreMetrics {
+        let errors = |reason| self.session_store_errors.with_label_values(&[reason]);
+        SessionStoreMetrics {
+            sessions: self.sessions.clone(),
+            evicted: self.sessions_evicted.clone(),
+            timeout: errors("timeout"),
+            unavailable: errors("unavailable"),
+            refused: errors("refused"),
+            not_asked: errors("not_asked"),
+        }
     }
 
     /// What the requests of upstream `name` count with. The empty name is for those without one.
@@ -200,6 +233,23 @@ impl ServerMetrics {
     pub fn open(&self, kind: Kind) -> &IntGauge {
         &self.open[kind as usize]
     }
+}
+
+/// What the session store counts with.
+#[derive(Clone, Debug)]
+pub struct SessionStoreMetrics {
+    /// Sessions in memory.
+    pub sessions: IntGauge,
+    /// Sessions that had to go while they were alive.
+    pub evicted: IntCounter,
+    /// Redis did not answer in time.
+    pub timeout: IntCounter,
+    /// There was no connection to Redis, or it broke.
+    pub unavailable: IntCounter,
+    /// Redis answered that it will not.
+    pub refused: IntCounter,
+    /// Redis was not asked, because it was known to be away.
+    pub not_asked: IntCounter,
 }
 
 #[cfg(test)]
