@@ -4,7 +4,7 @@
 #   tests/install.sh build|test|bench...
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
-#   test    build, nginx, HAProxy, Node.js with npm, Python, and the clients of tests/clients
+#   test    build, nginx, HAProxy, Redis, Node.js with npm, Python, and the clients of tests/clients
 #   bench   build, nginx, HAProxy
 #
 # Takes a moment when nothing is missing. Packages come from apt, by sudo unless root.
@@ -30,6 +30,7 @@ main() {
       test)
         build
         proxies
+        redis
         node
         python
         clients
@@ -63,8 +64,19 @@ proxies() {
   has nginx || set -- "$@" nginx
   has haproxy || set -- "$@" haproxy
   install "$@"
-  # Debian starts what it installs, and nginx on port 80. The tests start their own; a service
-  # that was here before is somebody's and stays.
+  stop "$@"
+}
+
+redis() {
+  set --
+  has redis-server || set -- "$@" redis-server
+  install "$@"
+  stop "$@"
+}
+
+# Debian starts what it installs, and nginx on port 80. The tests start their own; a service that
+# was here before is somebody's and stays.
+stop() {
   local server
   for server in "$@"; do
     if has systemctl; then

@@ -32,6 +32,8 @@ mod fleet;
 mod stickiness;
 // The other ways to choose a server: by names, by turns, at random, within a bound.
 mod balance;
+// Sessions in a real Redis that several proxies share, and what happens when it is away.
+mod session_store;
 // The access log, metrics and health.
 mod seeing;
 // SIGTERM, and what becomes of everything that is open.

@@ -1,5 +1,5 @@
-//! A previous hop of the impatient kind: a TCP proxy that cuts a connection when it has carried
-//! nothing to the client for a while, as content delivery networks and balancers do.
+//! A TCP proxy on the way. The impatient kind cuts a connection when it has carried nothing to the
+//! client for a while, as content delivery networks and balancers do; the slow kind is a long way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Wire, proxy};
 
@@ -23,6 +25,15 @@ pub(crate) struct Hop {
 impl Hop {
     /// Leads to `to`, and cuts whatever stays silent towards the client for `silence`.
     pub(crate) async fn cutting_after(silence: Duration, to: SocketAddr) -> Self {
+        Self::start(Manner::CutAfter(silence), to).await
+    }
+
+    /// Leads to `to`; everything comes back later by `by`, and no less of it.
+    pub(crate) async fn delaying(by: Duration, to: SocketAddr) -> Self {
+        Self::start(Manner::Delay(by), to).await
+    }
+
+    async fn start(manner: Manner, to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let cuts = Arc::new(AtomicUsize::new(0));
@@ -32,7 +43,7 @@ impl Hop {
                 let (client, _) = listener.accept().await.expect("a hop can accept");
                 let cuts = Arc::clone(&counted);
                 tokio::spawn(async move {
-                    if carry(client, to, silence).await.is_err() {
+                    if carry(client, to, manner).await.is_err() {
                         cuts.fetch_add(1, Ordering::SeqCst);
                     }
                 });
@@ -61,22 +72,58 @@ impl Drop for Hop {
     }
 }
 
+/// What a hop does to a connection.
+#[derive(Clone, Copy)]
+enum Manner {
+    CutAfter(Duration),
+    Delay(Duration),
+}
+
 /// A connection was silent for too long.
 struct Cut;
 
-async fn carry(client: TcpStream, to: SocketAddr, silence: Duration) -> Result<(), Cut> {
+async fn carry(client: TcpStream, to: SocketAddr, manner: Manner) -> Result<(), Cut> {
     let Ok(server) = TcpStream::connect(to).await else { return Ok(()) };
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
+    let (mut from_client, to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
     let up = tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
-    let mut buffer = vec![0; 16 * 1024];
-    let outcome = loop {
-        let Ok(read) = timeout(silence, from_server.read(&mut buffer)).await else { break Err(Cut) };
-        let Ok(length @ 1..) = read else { break Ok(()) };
-        if to_client.write_all(&buffer[..length]).await.is_err() {
-            break Ok(());
+    let outcome = match manner {
+        Manner::CutAfter(silence) => carry_or_cut(from_server, to_client, silence).await,
+        Manner::Delay(by) => {
+            carry_late(from_server, to_client, by).await;
+            Ok(())
         }
     };
     up.abort();
     outcome
+}
+
+async fn carry_or_cut(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, silence: Duration) -> Result<(), Cut> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let Ok(read) = timeout(silence, from.read(&mut buffer)).await else { return Err(Cut) };
+        let Ok(length @ 1..) = read else { return Ok(()) };
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn carry_late(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, by: Duration) {
+    let (read, mut pieces) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let piece = buffer[..length].to_vec();
+            if read.send((Instant::now() + by, piece)).is_err() {
+                return;
+            }
+        }
+    });
+    while let Some((due, piece)) = pieces.recv().await {
+        sleep_until(due).await;
+        if to.write_all(&piece).await.is_err() {
+            return;
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What the tests stand on: the proxy as a real process, servers and clients whose every byte is
-//! seen, previous hops, and real programs of the field (nginx, Node, Python).
+//! seen, previous hops, and real programs of the field (nginx, Redis, Node,
+//! Python).
 //!
 //! Nothing here has a fixed port, leaves a process behind or waits without a bound.
 
@@ -12,6 +13,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod random;
+pub(crate) mod redis;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 
@@ -25,6 +27,7 @@ pub(crate) use node::Node;
 pub(crate) use proxy::{Proxy, SecretFile};
 pub(crate) use python::Python;
 pub(crate) use random::Random;
+pub(crate) use redis::Redis;
 pub(crate) use upstream::{Named, Refusing, ServerEntry, Upstream, Weighted};
 pub(crate) use wire::{Leaving, Message, Reading, Wire, Writing, show};
 

@@ -89,6 +89,16 @@ impl Process {
         self.signal(Signal::KILL);
     }
 
+    /// Stops it where it is: its sockets stay open, and nothing answers.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Process::pause`].
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(id.expect("a process id"), signal).expect("it is our child");
