@@ -106,6 +106,22 @@ impl<'a> Item<'a> {
         whole
     }
 
+    /// What the word stands for; `what` says what the words are.
+    pub(super) fn one_of<T: Copy>(&self, what: &str, known: &[(&str, T)]) -> Option<T> {
+        let words = || known.iter().map(|(word, _)| *word);
+        let right = format!("write one of {}", words().collect::<Vec<_>>().join(", "));
+        let text = self.text(&right)?;
+        let found = known.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let shown = quoted(text);
+            self.complain(match suggest::nearest(text, words()) {
+                Some(nearest) => format!("{shown} is no {what}; did you mean {nearest}?"),
+                None => format!("{shown} is no {what}; {right}"),
+            });
+        }
+        found
+    }
+
     /// A list with at least one item.
     pub(super) fn list(&self, right: &str) -> Option<Vec<Item<'a>>> {
         let items = self.list_or_empty(right)?;

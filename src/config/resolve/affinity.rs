@@ -103,22 +103,15 @@ const MAX_AGE_MAX: Duration = Duration::from_secs(400 * 86_400);
 
 fn pick(value: &Item<'_>) -> Option<Pick> {
     let mut fields = value.fields("write a mapping such as { pick: first }")?;
-    let right = "write first or rightmost_untrusted";
     let pick = match fields.optional("pick") {
         None => Some(Pick::default()),
-        Some(item) => match item.text(right) {
-            Some("first") => Some(Pick::First),
-            Some("rightmost_untrusted") => Some(Pick::RightmostUntrusted),
-            Some(other) => {
-                item.complain(format!("{} is no pick; {right}", quoted(other)));
-                None
-            }
-            None => None,
-        },
+        Some(item) => item.one_of("pick", PICKS),
     };
     fields.finish(&["ipv6_prefix"]);
     pick
 }
+
+const PICKS: &[(&str, Pick)] = &[("first", Pick::First), ("rightmost_untrusted", Pick::RightmostUntrusted)];
 
 fn no_source(word: &str) -> String {
     match word {

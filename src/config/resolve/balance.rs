@@ -1,8 +1,7 @@
 //! Balance: the words for each choice, and the bound.
 
-use crate::config::mistakes::quoted;
-use crate::config::reader::{Fields, Item};
-use crate::config::{Balance, Hash, Keyless, suggest};
+use crate::config::reader::Fields;
+use crate::config::{Balance, Hash, Keyless};
 
 pub(super) fn balance(upstream: &mut Fields<'_>) -> Balance {
     let mut balance = Balance::default();
@@ -11,7 +10,7 @@ pub(super) fn balance(upstream: &mut Fields<'_>) -> Balance {
     let Some(mut fields) = item.and_then(|item| item.fields(right)) else {
         return balance;
     };
-    if let Some(hash) = fields.optional("hash").and_then(|item| one_of(&item, "hash", HASHES)) {
+    if let Some(hash) = fields.optional("hash").and_then(|item| item.one_of("hash", HASHES)) {
         balance.hash = hash;
     }
     if let Some(item) = fields.optional("balance_factor") {
@@ -20,7 +19,7 @@ pub(super) fn balance(upstream: &mut Fields<'_>) -> Balance {
             false => item.number(101..=1000, "write off or a number of percent from 101 to 1000"),
         };
     }
-    if let Some(keyless) = fields.optional("keyless").and_then(|item| one_of(&item, "way to choose", KEYLESS)) {
+    if let Some(keyless) = fields.optional("keyless").and_then(|item| item.one_of("way to choose", KEYLESS)) {
         balance.keyless = keyless;
     }
     fields.finish(&[]);
@@ -31,19 +30,3 @@ const HASHES: &[(&str, Hash)] = &[("ketama", Hash::Ketama), ("rendezvous", Hash:
 
 const KEYLESS: &[(&str, Keyless)] =
     &[("least_conn", Keyless::LeastConn), ("round_robin", Keyless::RoundRobin), ("random_two", Keyless::RandomTwo)];
-
-/// What the word stands for; `what` says what the words are.
-fn one_of<T: Copy>(item: &Item<'_>, what: &str, known: &[(&str, T)]) -> Option<T> {
-    let words = || known.iter().map(|(word, _)| *word);
-    let right = format!("write one of {}", words().collect::<Vec<_>>().join(", "));
-    let text = item.text(&right)?;
-    let found = known.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
-    if found.is_none() {
-        let shown = quoted(text);
-        item.complain(match suggest::nearest(text, words()) {
-            Some(nearest) => format!("{shown} is no {what}; did you mean {nearest}?"),
-            None => format!("{shown} is no {what}; {right}"),
-        });
-    }
-    found
-}

@@ -167,7 +167,7 @@ fn affinity_sources_are_known_and_can_be_reached() {
     );
     check(
         "[{ forwarded_for: { pick: last } }]",
-        r#"[0].forwarded_for.pick: "last" is no pick; write first or rightmost_untrusted"#,
+        r#"[0].forwarded_for.pick: "last" is no pick; write one of first, rightmost_untrusted"#,
     );
     check(
         "[{ forwarded_for: first }]",
