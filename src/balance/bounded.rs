@@ -45,11 +45,12 @@ pub struct Bound {
 pub const OPEN_MIN: usize = 100;
 
 impl Bound {
-    /// The bound of `factor` percent over `candidates`. Those that fail have no share: the others
-    /// have to do their work, and must not count as full for it.
+    /// The bound of `factor` percent over `candidates`. Those that fail or take no clients have no
+    /// share: the others have to do their work, and must not count as full for it.
     pub fn new(factor: u32, candidates: impl Iterator<Item = Candidate>) -> Self {
         let (mut open, mut weight) = (0, 0);
-        for candidate in candidates.filter(|candidate| !candidate.is_failing) {
+        let works = |candidate: &Candidate| !candidate.is_failing && candidate.state.takes_clients();
+        for candidate in candidates.filter(works) {
             open += candidate.open as u64;
             weight += u64::from(candidate.weight);
         }
@@ -95,9 +96,10 @@ impl<W: Iterator<Item = usize>, F: Fn(usize) -> bool> Iterator for FullLast<W, F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::State;
 
     fn candidate(&(weight, open): &(u32, usize)) -> Candidate {
-        Candidate { weight, open, is_failing: false }
+        Candidate { weight, open, is_failing: false, state: State::Ready }
     }
 
     #[track_caller]
@@ -143,6 +145,18 @@ mod tests {
         check(125, &candidates, &[false; 4]);
         candidates.iter_mut().for_each(|candidate| candidate.is_failing = true);
         check(125, &candidates, &[false; 4]);
+    }
+
+    #[test]
+    fn who_takes_no_clients_leaves_its_share_to_the_others() {
+        for state in [State::Drain, State::Maint] {
+            // 1.25 × 1201 / 3 = 500.4: what the fourth still holds is none of the others' business.
+            let mut candidates = [(1, 501), (1, 350), (1, 349), (1, 5_000)].map(|load| candidate(&load));
+            candidates[3].state = state;
+            check(125, &candidates[..3], &[true, false, false]);
+            let bound = Bound::new(125, candidates.into_iter());
+            assert_eq!([0, 1, 2].map(|server| bound.is_full(candidates[server])), [true, false, false]);
+        }
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! Servers for clients that nothing names: whoever has the least to do, or whose turn it is.
+//!
+//! The choice is among those that take clients, so that what would fall on another one does not all
+//! fall on its neighbour. [`random_two`] may name others at the end.
 
 use super::{Candidate, Distinct};
 
 /// The servers by open connections per weight; `tie`, any number, decides among equals.
 pub fn least_loaded(count: usize, candidate: impl Fn(usize) -> Candidate, tie: usize) -> Vec<usize> {
-    let mut servers: Vec<(f64, usize, usize)> =
-        (0..count).map(|server| (load(candidate(server)), (server + tie) % count, server)).collect();
-    servers.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    servers.into_iter().map(|(_, _, server)| server).collect()
+    let candidates = (0..count).map(|server| (server, candidate(server)));
+    let choosable = candidates.filter(|(_, candidate)| candidate.share() > 0);
+    let mut servers: Vec<(f64, usize)> = choosable.map(|(server, candidate)| (load(candidate), server)).collect();
+    let turns = tie % servers.len().max(1);
+    servers.rotate_right(turns);
+    servers.sort_by(|a, b| a.0.total_cmp(&b.0));
+    servers.into_iter().map(|(_, server)| server).collect()
 }
 
 /// The less loaded of two servers, drawn by weight from `dice`, any random number; then the other,
@@ -17,8 +23,8 @@ pub fn least_loaded(count: usize, candidate: impl Fn(usize) -> Candidate, tie: u
 /// do not know of each other do not all run to the same idle server (Mitzenmacher, "The Power of
 /// Two Choices in Randomized Load Balancing", 2001).
 pub fn random_two(count: usize, candidate: impl Fn(usize) -> Candidate, dice: u64) -> impl Iterator<Item = usize> {
-    let one = drawn(count, |server| candidate(server).weight, dice >> 32);
-    let others = |server| if server == one { 0 } else { candidate(server).weight };
+    let one = drawn(count, |server| candidate(server).share(), dice >> 32);
+    let others = |server| if server == one { 0 } else { candidate(server).share() };
     let two = drawn(count, others, dice & u64::from(u32::MAX));
     let (better, worse) = if load(candidate(two)) < load(candidate(one)) { (two, one) } else { (one, two) };
     let rest = (1..count).map(move |step| (better + step) % count);
@@ -69,10 +75,11 @@ impl RoundRobin {
         Self { turns: turns.into_iter().map(|turn| turn.server).collect() }
     }
 
-    /// The servers from this turn on, each as often as it comes.
-    pub fn walk(&self, turn: usize) -> impl Iterator<Item = usize> {
-        let (before, from) = self.turns.split_at(turn % self.turns.len().max(1));
-        from.iter().chain(before).map(|server| *server as usize)
+    /// The servers that take turns, from this turn of theirs on, each as often as it comes.
+    pub fn walk(&self, turn: usize, takes_turns: impl Fn(usize) -> bool + Copy) -> impl Iterator<Item = usize> {
+        let turns = self.turns.iter().map(|server| *server as usize).filter(move |server| takes_turns(*server));
+        let count = turns.clone().count();
+        turns.cycle().skip(turn % count.max(1)).take(count)
     }
 }
 
@@ -92,9 +99,22 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::State;
 
     fn candidates(loads: &[(u32, usize)]) -> impl Fn(usize) -> Candidate + Copy {
-        |server| Candidate { weight: loads[server].0, open: loads[server].1, is_failing: false }
+        |server| Candidate { weight: loads[server].0, open: loads[server].1, is_failing: false, state: State::Ready }
+    }
+
+    /// `candidates`, of which one is in `state`.
+    fn with(
+        state: State,
+        who: usize,
+        candidates: impl Fn(usize) -> Candidate + Copy,
+    ) -> impl Fn(usize) -> Candidate + Copy {
+        move |server| match server == who {
+            true => Candidate { state, ..candidates(server) },
+            false => candidates(server),
+        }
     }
 
     #[test]
@@ -119,6 +139,27 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_no_clients_is_left_out_evenly() {
+        for state in [State::Drain, State::Maint] {
+            let loads = [(1, 0), (1, 0), (1, 0)];
+            let two = with(state, 1, candidates(&loads));
+            let firsts: Vec<usize> = (0..4).map(|tie| least_loaded(3, two, tie)[0]).collect();
+            assert_eq!(firsts, [0, 2, 0, 2]);
+
+            let round = RoundRobin::new([2, 5, 1]);
+            let takes_turns = |server| server != 1;
+            let firsts: Vec<_> = (0..6).map(|turn| round.walk(turn, takes_turns).next()).collect();
+            assert_eq!(firsts, [0, 0, 2, 0, 0, 2].map(Some));
+
+            let mut counts = [0; 3];
+            for dice in 0..1_024_u64 {
+                counts[random_two(3, two, dice << 54).next().expect("there are servers")] += 1;
+            }
+            assert_eq!(counts, [512, 0, 512]);
+        }
+    }
+
+    #[test]
     fn a_round_is_fair_and_smooth() {
         #[track_caller]
         fn check(weights: &[u32], expected: &[u32]) {
@@ -137,10 +178,10 @@ mod tests {
     #[test]
     fn turns_go_round_for_ever() {
         let round = RoundRobin::new([2, 1]);
-        let first = |turn: usize| round.walk(turn).next();
+        let first = |turn: usize| round.walk(turn, |_| true).next();
         assert_eq!([0, 1, 2, 3, 4].map(first), [0, 0, 1, 0, 0].map(Some));
         assert!(first(usize::MAX).is_some());
-        assert_eq!(round.walk(1).collect::<Vec<_>>(), [0, 1, 0]);
+        assert_eq!(round.walk(1, |_| true).collect::<Vec<_>>(), [0, 1, 0]);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! Sees [`Candidate`]s, not servers, and decides only the order in which they are tried: whether a
 //! server can be reached, the caller finds out.
 //!
+//! A server that takes no clients keeps its place: keys walk past it, so only its own move, and
+//! they are back as soon as it takes clients again. Its state is asked at every choice.
+//!
 //! ```text
 //! key ──┬─ ketama       as nginx, by address
 //!       └─ rendezvous   by name
@@ -22,7 +25,7 @@ use ketama::Ring;
 use keyless::RoundRobin;
 use rendezvous::Rendezvous;
 
-use crate::config::{Balance, Hash, Keyless, Server};
+use crate::config::{Balance, Hash, Keyless, Server, State};
 
 /// What balancing needs to know of a server.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,15 @@ pub struct Candidate {
     pub open: usize,
     /// Whether the last try to connect to it failed.
     pub is_failing: bool,
+    /// Whether it may get clients at all.
+    pub state: State,
+}
+
+impl Candidate {
+    /// Its share of the clients for whom no key decides.
+    fn share(self) -> u32 {
+        if self.state.takes_clients() { self.weight } else { 0 }
+    }
 }
 
 /// What decides for a client without a key, beside load.
@@ -89,7 +101,7 @@ impl Balancer {
         }
     }
 
-    /// The servers in the order in which to try them, each once.
+    /// The servers that take clients in the order in which to try them, each once.
     ///
     /// With a key that order is the key's own, and depends on load only if load is bounded. Without
     /// one it depends on load or on `chance`.
@@ -99,10 +111,11 @@ impl Balancer {
         candidate: impl Fn(usize) -> Candidate + Copy,
         chance: Chance,
     ) -> impl Iterator<Item = usize> {
-        match key {
+        let order = match key {
             Some(key) => Either::Left(self.by_key(key, candidate)),
             None => Either::Right(self.keyless(candidate, chance)),
-        }
+        };
+        order.filter(move |server| candidate(*server).state.takes_clients())
     }
 
     fn by_key(&self, key: &[u8], candidate: impl Fn(usize) -> Candidate + Copy) -> impl Iterator<Item = usize> {
@@ -115,7 +128,8 @@ impl Balancer {
         match &self.choice {
             Choice::LeastConn => Either::Left(keyless::least_loaded(self.count, candidate, chance.turn).into_iter()),
             Choice::RoundRobin(round) => {
-                Either::Right(Either::Left(Distinct::new(round.walk(chance.turn), self.count)))
+                let takes_turns = move |server| candidate(server).share() > 0;
+                Either::Right(Either::Left(Distinct::new(round.walk(chance.turn, takes_turns), self.count)))
             }
             Choice::RandomTwo => Either::Right(Either::Right(keyless::random_two(self.count, candidate, chance.dice))),
         }

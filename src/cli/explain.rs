@@ -11,7 +11,7 @@ use super::{Done, FAILED, WRONG, load};
 use crate::affinity::engine_io::Session;
 use crate::affinity::tag::Secret;
 use crate::affinity::{self, Asker, sticky};
-use crate::config::{AffinitySource, Config, HostPattern};
+use crate::config::{AffinitySource, Config, HostPattern, State};
 use crate::observe::metrics::Metrics;
 use crate::route;
 use crate::upstream::Upstream;
@@ -127,7 +127,16 @@ impl Explanation<'_> {
         let holder = decides.as_ref().and_then(|found| found.server);
         for (place, server) in upstream.candidates(holder, key).enumerate() {
             let server = &upstream.servers[server];
-            writeln!(out, "server {:<6} {} ({})", place + 1, server.name, server.address)?;
+            let state = if server.state().takes_clients() { "" } else { ": state drain, but it holds the session" };
+            writeln!(out, "server {:<6} {} ({}){state}", place + 1, server.name, server.address)?;
+        }
+        for (index, server) in upstream.servers.iter().enumerate() {
+            let why = match server.state() {
+                State::Drain if holder != Some(index) => "state drain, so only the sessions that it holds",
+                State::Maint => "state maint, so nothing",
+                State::Drain | State::Ready => continue,
+            };
+            writeln!(out, "not tried     {} ({}): {why}", server.name, server.address)?;
         }
         Ok(())
     }
@@ -136,13 +145,13 @@ impl Explanation<'_> {
         match source {
             AffinitySource::EngineIo => match session {
                 Session::Handshake => "a new session, whose id will be tagged",
-                Session::Tagged { .. } => "the session's tag names a server that is not there",
+                Session::Tagged { .. } => "the session's tag names a server that is not there, or in maint",
                 Session::Foreign if self.config.affinity_secret.is_none() => {
                     "no session that can be read without affinity_secret_file"
                 }
                 Session::Foreign => "no session with a tag of ours",
             },
-            AffinitySource::StickyCookie(_) => "no cookie of ours; one will be issued",
+            AffinitySource::StickyCookie(_) => "no cookie of ours whose server may be used; one will be issued",
             AffinitySource::ForwardedFor(_) if !self.config.trusted_proxies.contains(self.previous_hop) => {
                 "not asked: the previous hop is not among trusted_proxies"
             }

@@ -134,6 +134,32 @@ pub struct Server {
     pub address: SocketAddr,
     /// Share of the keys against its siblings; 1 to 256.
     pub weight: u32,
+    /// What it may get. At least one server of an upstream is ready.
+    pub state: State,
+}
+
+/// What a server may get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Everybody.
+    #[default]
+    Ready,
+    /// Only the sessions that it holds.
+    Drain,
+    /// Nobody.
+    Maint,
+}
+
+impl State {
+    /// Whether keys lead there, and clients without a key.
+    pub fn takes_clients(self) -> bool {
+        self == Self::Ready
+    }
+
+    /// Whether sessions that are pinned to it still lead there.
+    pub fn keeps_sessions(self) -> bool {
+        self != Self::Maint
+    }
 }
 
 /// Where an affinity key is looked for in a request.

@@ -87,7 +87,7 @@ impl Metrics {
             ),
             lost_sessions: counters(
                 "steadfast_lost_sessions_total",
-                "Requests of sessions whose server is no longer among the upstream's.",
+                "Requests of sessions whose server is no longer among the upstream's, or in maint.",
                 &["upstream"],
             ),
             connect_failures: counters(
@@ -196,7 +196,7 @@ pub struct UpstreamMetrics {
     durations: [Histogram; 4],
     /// Comments inserted into idle event streams.
     pub keepalives: IntCounter,
-    /// Requests of sessions whose server is no longer among the upstream's.
+    /// Requests of sessions whose server is no longer among the upstream's, or in maint.
     pub lost_sessions: IntCounter,
     /// By kind and reason, looked up when first needed.
     ends: [[OnceLock<IntCounter>; EndReason::COUNT]; Kind::ALL.len()],

@@ -14,7 +14,7 @@ pub use pool::Pool;
 
 use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
-use crate::config::{self, AffinitySource, Sse, StickyCookie, Timeouts};
+use crate::config::{self, AffinitySource, Sse, State, StickyCookie, Timeouts};
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
 use crate::relay::Kind;
 
@@ -54,6 +54,7 @@ pub struct Server {
     /// What its connections count with.
     pub metrics: ServerMetrics,
     weight: u32,
+    state: State,
     open: AtomicUsize,
     /// Whether the last try to connect failed: so that the log says it once.
     is_failing: AtomicBool,
@@ -90,9 +91,10 @@ impl Upstream {
         }
     }
 
-    /// The servers in the order in which to try them, each once: the one that holds the session,
-    /// then those that `key` leads to, or whom the balance chooses without one.
+    /// The servers in the order in which to try them, each once: the one that holds the session, if
+    /// it still keeps any, then those that `key` leads to, or whom the balance chooses without one.
     pub fn candidates(&self, session: Option<usize>, key: Option<&[u8]>) -> impl Iterator<Item = usize> {
+        let session = session.filter(|server| self.servers[*server].state().keeps_sessions());
         // Not before they are asked for: a session takes no turn of others.
         let others = iter::once_with(move || self.balanced(key)).flatten();
         session.into_iter().chain(others.filter(move |server| Some(*server) != session))
@@ -106,9 +108,10 @@ impl Upstream {
         self.balancer.order(key, |server| self.servers[server].candidate(), chance)
     }
 
-    /// The server that `tag` stands for, while it is one of these.
+    /// The server that `tag` stands for, while it is one of these and keeps sessions.
     pub fn tagged(&self, tag: ServerTag) -> Option<usize> {
-        self.tags.iter().position(|known| *known == tag)
+        let server = self.tags.iter().position(|known| *known == tag)?;
+        self.servers[server].state().keeps_sessions().then_some(server)
     }
 
     /// The cookie that is issued to its clients, if any.
@@ -134,6 +137,7 @@ impl Server {
             authority: config.address.to_string(),
             metrics: metrics.server(upstream, &config.name),
             weight: config.weight,
+            state: config.state,
             open: AtomicUsize::new(0),
             is_failing: AtomicBool::new(false),
         }
@@ -144,7 +148,13 @@ impl Server {
             weight: self.weight,
             open: self.open.load(Ordering::Relaxed),
             is_failing: self.is_failing.load(Ordering::Relaxed),
+            state: self.state(),
         }
+    }
+
+    /// What it may get at this moment.
+    pub fn state(&self) -> State {
+        self.state
     }
 
     /// A connection to it was made.

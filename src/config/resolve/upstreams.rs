@@ -7,7 +7,7 @@ use super::address::{self, covers};
 use super::{DAY, affinity, balance};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
-use crate::config::{Balance, Listener, Server, Sse, Timeouts, TrustedProxies, Upstream};
+use crate::config::{Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream};
 
 pub(super) fn upstream(
     name: &str,
@@ -49,9 +49,13 @@ fn checked_name(text: &str) -> Result<&str, String> {
 
 fn servers(upstream: &mut Fields<'_>, listeners: &[(Item<'_>, Listener)]) -> Vec<Server> {
     let right = "write a list of at least one, such as [\"10.0.0.1:3000\"]";
-    let items = upstream.required("servers", right).and_then(|item| item.list(right));
+    let Some(list) = upstream.required("servers", right) else {
+        return Vec::new();
+    };
+    let items = list.list(right).unwrap_or_default();
+    let count = items.len();
     let mut servers: Vec<(Item<'_>, Server)> = Vec::new();
-    for item in items.unwrap_or_default() {
+    for item in items {
         let Some(server) = server(&item) else {
             continue;
         };
@@ -59,15 +63,19 @@ fn servers(upstream: &mut Fields<'_>, listeners: &[(Item<'_>, Listener)]) -> Vec
         complain_of_loop(&item, server.address, listeners);
         servers.push((item, server));
     }
+    let is_idle = servers.iter().all(|(_, server)| !server.state.takes_clients());
+    if is_idle && !servers.is_empty() && servers.len() == count {
+        list.complain("no server is ready, so nobody could be served; leave state out for at least one of them");
+    }
     servers.into_iter().map(|(_, server)| server).collect()
 }
 
 /// A server is an address, or a mapping that has one.
 fn server(item: &Item<'_>) -> Option<Server> {
-    let right = "write \"10.0.0.1:3000\" or { address: \"10.0.0.1:3000\", name: a, weight: 1 }";
+    let right = "write \"10.0.0.1:3000\" or { address: \"10.0.0.1:3000\", name: a, weight: 1, state: ready }";
     if !item.is_mapping() {
         let address = item.parse(right, address::server)?;
-        return Some(Server { name: address.to_string(), address, weight: 1 });
+        return Some(Server { name: address.to_string(), address, weight: 1, state: State::default() });
     }
     let mut fields = item.fields(right)?;
     let right = "write IP and port, such as \"10.0.0.1:3000\"";
@@ -82,7 +90,8 @@ fn server(item: &Item<'_>) -> Option<Server> {
         text.and_then(|text| item.kept(checked_name(text)))
     });
     let weight = fields.optional("weight").and_then(|item| item.number(1..=256, "write a number from 1 to 256"));
-    fields.finish(&["state", "dns", "refresh", "srv"]);
+    let state = fields.optional("state").and_then(|item| item.one_of("state", STATES));
+    fields.finish(&["dns", "refresh", "srv"]);
     let address = address?;
     Some(Server {
         name: match name {
@@ -91,8 +100,11 @@ fn server(item: &Item<'_>) -> Option<Server> {
         },
         address,
         weight: weight.unwrap_or(1),
+        state: state.unwrap_or_default(),
     })
 }
+
+const STATES: &[(&str, State)] = &[("ready", State::Ready), ("drain", State::Drain), ("maint", State::Maint)];
 
 fn complain_of_twin(item: &Item<'_>, server: &Server, earlier: &[(Item<'_>, Server)]) {
     for (twin_item, twin) in earlier {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{config, examples};
 use crate::config::{
     AccessLog, Admin, AffinitySource, Balance, Config, Hash, HostPattern, Keyless, Limits, LoadError, LogFormat,
-    LogPath, Password, Pick, Redis, Route, Server, SessionStore, Shutdown, Sse, Timeouts, TrustedProxies, load,
+    LogPath, Password, Pick, Redis, Route, Server, SessionStore, Shutdown, Sse, State, Timeouts, TrustedProxies, load,
 };
 
 const SMALLEST: &str = "\
@@ -23,7 +23,7 @@ fn smallest_and(more: &str) -> Config {
 }
 
 fn server(address: &str) -> Server {
-    Server { name: address.to_owned(), address: address.parse().unwrap(), weight: 1 }
+    Server { name: address.to_owned(), address: address.parse().unwrap(), weight: 1, state: State::Ready }
 }
 
 #[test]
@@ -132,6 +132,9 @@ upstreams:
       - 10.0.0.1:3000
       - { address: \"[2001:db8::1]:3000\", name: six, weight: 256 }
       - { address: \"10.0.0.2:3000\" }
+      - { address: \"10.0.0.3:3000\", state: ready }
+      - { address: \"10.0.0.4:3000\", state: drain }
+      - { address: \"10.0.0.5:3000\", state: maint }
     affinity:
       - cookie: SID
       - header: X-User-Id
@@ -151,7 +154,14 @@ upstreams:
     );
     let chat = &config.upstreams[0];
     let six = Server { name: "six".to_owned(), weight: 256, ..server("[2001:db8::1]:3000") };
-    let servers = [server("10.0.0.1:3000"), six, server("10.0.0.2:3000")];
+    let servers = [
+        server("10.0.0.1:3000"),
+        six,
+        server("10.0.0.2:3000"),
+        server("10.0.0.3:3000"),
+        Server { state: State::Drain, ..server("10.0.0.4:3000") },
+        Server { state: State::Maint, ..server("10.0.0.5:3000") },
+    ];
     assert_eq!(chat.servers, servers);
     assert_eq!(
         chat.affinity,

@@ -98,7 +98,7 @@ fn a_server_is_an_address() {
     check("[3000]", r#"[0]: "3000" is only a port; write it as "10.0.0.1:3000""#);
     check(
         "[null]",
-        r#"[0]: there is no value; write "10.0.0.1:3000" or { address: "10.0.0.1:3000", name: a, weight: 1 }"#,
+        r#"[0]: there is no value; write "10.0.0.1:3000" or { address: "10.0.0.1:3000", name: a, weight: 1, state: ready }"#,
     );
     check(
         r#"["10.0.0.1:1", "10.0.0.1:1"]"#,
@@ -130,10 +130,27 @@ fn a_server_is_an_address() {
     check(r#"[{ address: "10.0.0.1:1", weight: "2" }]"#, r#"[0].weight: "2" is text; write a number from 1 to 256"#);
     check(
         r#"[{ adress: "10.0.0.1:1" }]"#,
-        r#"[0].adress: unknown key; did you mean "address"? (known here: address, name, weight)"#,
+        r#"[0].adress: unknown key; did you mean "address"? (known here: address, name, weight, state)"#,
     );
     check(r#"[{ dns: "chat:3000" }]"#, "[0].dns: not supported in this version; remove it");
-    check(r#"[{ address: "10.0.0.1:1", state: drain }]"#, "[0].state: not supported in this version; remove it");
+    check(r#"[{ address: "10.0.0.1:1", state: Drain }]"#, r#"[0].state: "Drain" is no state; did you mean drain?"#);
+    check(
+        r#"[{ address: "10.0.0.1:1", state: down }]"#,
+        r#"[0].state: "down" is no state; write one of ready, drain, maint"#,
+    );
+    check(
+        r#"[{ address: "10.0.0.1:1", state: off }]"#,
+        r#"[0].state: "off" is no state; write one of ready, drain, maint"#,
+    );
+    check(r#"[{ address: "10.0.0.1:1", state: }]"#, "[0].state: there is no value; write one of ready, drain, maint");
+    let idle = ": no server is ready, so nobody could be served; leave state out for at least one of them";
+    check(r#"[{ address: "10.0.0.1:1", state: drain }]"#, idle);
+    check(r#"[{ address: "10.0.0.1:1", state: maint }, { address: "10.0.0.2:1", state: drain }]"#, idle);
+    // Which state a server with a mistake would have had is not known.
+    check(
+        r#"[{ address: "10.0.0.1:1", state: maint }, { address: "10.0.0.2", state: drain }]"#,
+        r#"[1].address: "10.0.0.2" has no port; write it as "10.0.0.2:3000""#,
+    );
 }
 
 #[test]
