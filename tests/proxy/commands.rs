@@ -85,6 +85,56 @@ fn a_request_is_explained_without_being_sent() {
 }
 
 #[test]
+fn servers_that_are_not_ready_are_explained() {
+    let secret = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(secret.path(), "sixteen and more bytes").expect("the file is ours");
+    let (_directory, file) = file(&format!(
+        "listeners: [{{ bind: \"127.0.0.1:8080\" }}]\naffinity_secret_file: {}\nupstreams:\n  chat:\n    servers:\n      \
+         - {{ address: \"10.0.20.11:3000\", name: a }}\n      \
+         - {{ address: \"10.0.20.12:3000\", name: b, state: drain }}\n      \
+         - {{ address: \"10.0.20.13:3000\", name: c, state: maint }}\n    \
+         affinity: [ engine_io, {{ cookie: sid }} ]\nroutes: [{{ upstream: chat }}]\n",
+        path(secret.path()),
+    ));
+    #[track_caller]
+    fn check(file: &Path, sid: &str, expected: &str) {
+        let target = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+        let output = steadfast(&["explain", "-c", path(file), "-H", "Cookie: sid=abc", &target]);
+        let expected = "previous hop  127.0.0.1 (trusted)\nroute         routes[0]: any host, path / -> upstream chat\n"
+            .to_owned() + expected;
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), expected), "{sid}");
+    }
+
+    check(
+        &file,
+        "abc",
+        "affinity      engine_io: no session with a tag of ours\n\
+         affinity      cookie: \"abc\"  <- decides\n\
+         server 1      a (10.0.20.11:3000)\n\
+         not tried     b (10.0.20.12:3000): state drain, so only the sessions that it holds\n\
+         not tried     c (10.0.20.13:3000): state maint, so nothing\n",
+    );
+    check(
+        &file,
+        "abc~KThJkwCLYII",
+        "affinity      engine_io: the server that issued the session  <- decides\n\
+         affinity      cookie: \"abc\"\n\
+         server 1      b (10.0.20.12:3000): state drain, but it holds the session\n\
+         server 2      a (10.0.20.11:3000)\n\
+         not tried     c (10.0.20.13:3000): state maint, so nothing\n",
+    );
+    check(
+        &file,
+        "abc~2kSv8qU3nYc",
+        "affinity      engine_io: the session's tag names a server that is not there, or in maint\n\
+         affinity      cookie: \"abc\"  <- decides\n\
+         server 1      a (10.0.20.11:3000)\n\
+         not tried     b (10.0.20.12:3000): state drain, so only the sessions that it holds\n\
+         not tried     c (10.0.20.13:3000): state maint, so nothing\n",
+    );
+}
+
+#[test]
 fn every_wrong_file_is_refused_with_line_key_and_remedy() {
     /// `content` gets exactly one message, which begins with `message` behind the file's name.
     #[track_caller]

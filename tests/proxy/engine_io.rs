@@ -7,7 +7,7 @@ use crate::harness::client::SWITCHING;
 use crate::harness::proxy::Setup;
 use crate::harness::upstream::ok;
 use crate::harness::{
-    Leaving, Message, Proxy, Random, SecretFile, ServerEntry, Upstream, Wire, show, websocket_request,
+    InState, Leaving, Message, Proxy, Random, SecretFile, ServerEntry, Upstream, Wire, show, websocket_request,
 };
 
 const ID: &str = "lv_VI97HAXpY6yYWAAAC";
@@ -321,6 +321,58 @@ async fn a_tag_of_a_server_that_is_gone_leads_somewhere_else() {
     let answer = answer(&proxy, "10.0.0.1", &tagged).await;
     assert!(answer.starts_with("stays "), "{answer}");
     proxy.settles("steadfast_lost_sessions_total", &[], 1.0).await;
+}
+
+/// Who answers a poll of the session `sid` by this client.
+async fn home(proxy: &Proxy, address: &str, sid: &str) -> String {
+    let answer = answer(proxy, address, sid).await;
+    answer.split(' ').next().expect("split yields at least one").to_owned()
+}
+
+/// While a fleet gets its new configuration, proxy by proxy.
+#[tokio::test]
+async fn a_server_that_drains_keeps_its_sessions_and_gets_no_others() {
+    let (a, b, c) = (engine("a").await, engine("b").await, engine("c").await);
+    let secret = SecretFile::with(SECRET);
+    let old = member(&secret, &[&a, &b, &c]).run().await;
+    let new = member(&secret, &[&a, &InState(&b, "drain"), &c]).run().await;
+    let mut drained = 0;
+    for client in 0..24 {
+        let (address, moved) = (format!("10.{client}.0.1"), format!("10.{client}.0.2"));
+        let open = get_from(&address, "EIO=4&transport=polling");
+        let tagged = sid(&old.exchange(open.clone()).await.text());
+        let opened_at = home(&old, &address, &tagged).await;
+        drained += usize::from(opened_at == "b");
+        for address in [&address, &moved] {
+            assert_eq!(home(&new, address, &tagged).await, opened_at);
+        }
+        // The same client opens another one, where it is known that the server drains.
+        let tagged = sid(&new.exchange(open).await.text());
+        let opened_at_new = home(&new, &address, &tagged).await;
+        assert_ne!(opened_at_new, "b");
+        assert!(opened_at == "b" || opened_at == opened_at_new, "{address} moved from {opened_at}");
+        assert_eq!(home(&old, &address, &tagged).await, opened_at_new);
+    }
+    assert!(drained > 0, "nobody was there");
+    for proxy in [&old, &new] {
+        assert_eq!(proxy.metrics().await.sum("steadfast_lost_sessions_total", &[]), 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_a_server_in_maint_goes_to_the_next_source() {
+    let (a, b, c) = (engine("a").await, engine("b").await, engine("c").await);
+    let secret = SecretFile::with(SECRET);
+    let tagged = opened(&member(&secret, &[&b]).run().await).await;
+    let proxy = member(&secret, &[&a, &InState(&b, "maint"), &c]).run().await;
+    for client in 0..24 {
+        let address = format!("10.{client}.0.1");
+        let by_address = home(&proxy, &address, "plain").await;
+        assert_ne!(by_address, "b");
+        assert_eq!(home(&proxy, &address, &tagged).await, by_address);
+    }
+    proxy.settles("steadfast_lost_sessions_total", &[], 24.0).await;
+    assert!(proxy.log().iter().all(|line| line.contains("\"affinity\":\"forwarded_for\"")));
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use crate::harness::node::NodeServer;
 use crate::harness::proxy::Setup;
-use crate::harness::{Nginx, Node, Proxy, Python, SecretFile, ServerEntry, Telling, Weighted, seconds, within};
+use crate::harness::{
+    InState, Nginx, Node, Proxy, Python, SecretFile, ServerEntry, Telling, Weighted, seconds, within,
+};
 
 const NAMES: [&str; 4] = ["red", "green", "blue", "white"];
 const MESSAGES: usize = 4;
@@ -178,6 +180,26 @@ async fn a_server_that_joins_disturbs_no_session() {
     let sessions = everybody(&hop).await;
     check_whole(&sessions, Telling::Address);
     check_nobody_was_refused(&cluster, &fleet, Telling::Address);
+}
+
+#[tokio::test]
+async fn a_server_that_drains_keeps_its_sessions_and_gets_no_others() {
+    let (cluster, secret) = (Cluster::of(3).await, SecretFile::with(SECRET));
+    let servers = cluster.first(3);
+    let drains = InState(&servers[1], "drain");
+    let draining: [&dyn ServerEntry; 3] = [&servers[0], &drains, &servers[2]];
+    let new = || Proxy::start().secret(&secret).upstream("chat", &draining).trusting("[127.0.0.0/8]");
+    // One proxy has yet to get the new configuration.
+    let fleet = [member(&secret, &servers).run().await, new().run().await, new().run().await];
+    let addresses = addresses(&fleet);
+    for (openers, expected) in [(&addresses[..1], &NAMES[..3]), (&addresses[1..], &[NAMES[0], NAMES[2]][..])] {
+        let hop = Nginx::in_turn_by_age(openers, &addresses, Telling::AnotherAddress).await;
+        let sessions = everybody(&hop).await;
+        check_whole(&sessions, Telling::AnotherAddress);
+        check_nobody_was_refused(&cluster, &fleet, Telling::AnotherAddress);
+        let loads = loads(&sessions);
+        assert!(loads.keys().all(|name| expected.contains(name)) && loads.len() == expected.len(), "{loads:?}");
+    }
 }
 
 #[tokio::test]

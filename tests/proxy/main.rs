@@ -30,6 +30,8 @@ mod engine_io;
 mod fleet;
 // Which client goes to which server: as nginx hashes, by the first source, without needless moves.
 mod stickiness;
+// Servers that are not ready: what they keep, what they get no more, what moves.
+mod states;
 // The other ways to choose a server: by names, by turns, at random, within a bound.
 mod balance;
 // Sessions in a real Redis that several proxies share, and what happens when it is away.

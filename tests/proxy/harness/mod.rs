@@ -28,7 +28,7 @@ pub(crate) use proxy::{Proxy, SecretFile};
 pub(crate) use python::Python;
 pub(crate) use random::Random;
 pub(crate) use redis::Redis;
-pub(crate) use upstream::{Named, Refusing, ServerEntry, Upstream, Weighted};
+pub(crate) use upstream::{InState, Named, Refusing, ServerEntry, Upstream, Weighted};
 pub(crate) use wire::{Leaving, Message, Reading, Wire, Writing, show};
 
 /// How long anything that should happen at once may take, on a busy machine and a debug build.

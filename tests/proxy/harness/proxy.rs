@@ -28,7 +28,8 @@ impl Setup {
     pub(crate) fn upstream(mut self, name: &str, servers: &[&dyn ServerEntry]) -> Self {
         let entry = |server: &&dyn ServerEntry| {
             let name = server.name().map(|name| format!(", name: {name}")).unwrap_or_default();
-            format!("{{ address: \"{}\", weight: {}{name} }}", server.address(), server.weight())
+            let state = server.state().map(|state| format!(", state: {state}")).unwrap_or_default();
+            format!("{{ address: \"{}\", weight: {}{name}{state} }}", server.address(), server.weight())
         };
         let servers: Vec<_> = servers.iter().map(entry).collect();
         self.upstreams.push(vec![format!("  {name}:"), format!("    servers: [{}]", servers.join(", "))]);

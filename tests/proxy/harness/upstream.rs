@@ -25,6 +25,10 @@ pub(crate) trait ServerEntry {
     fn name(&self) -> Option<&str> {
         None
     }
+
+    fn state(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl ServerEntry for SocketAddr {
@@ -59,6 +63,27 @@ impl ServerEntry for Named<'_> {
     }
 
     fn name(&self) -> Option<&str> {
+        Some(self.1)
+    }
+}
+
+/// A server in a state, such as `drain`.
+pub(crate) struct InState<'a>(pub(crate) &'a dyn ServerEntry, pub(crate) &'a str);
+
+impl ServerEntry for InState<'_> {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn weight(&self) -> u32 {
+        self.0.weight()
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.0.name()
+    }
+
+    fn state(&self) -> Option<&str> {
         Some(self.1)
     }
 }
