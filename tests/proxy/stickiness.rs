@@ -116,6 +116,38 @@ async fn a_server_that_is_down_moves_only_its_own_keys() {
     assert_eq!(owners_through(&with_it).await, owners_through(&without_it).await);
 }
 
+/// Connections that the proxy keeps to it are gone as well.
+#[tokio::test]
+async fn clients_of_a_server_that_stops_spread_over_all_others_and_return() {
+    let servers = servers(3).await;
+    for hash in ["ketama", "rendezvous"] {
+        let place = Refusing::start();
+        let stops = Upstream::named_at(&place, NAMES[3]);
+        let proxy = Proxy::start()
+            .upstream("chat", &[&servers[0], &servers[1], &servers[2], &place])
+            .affinity(BY_KEY)
+            .balance(&format!("{{ hash: {hash} }}"))
+            .access_log("{ format: off }")
+            .run()
+            .await;
+        let before = owners_through(&proxy).await;
+        drop(stops);
+        place.refuses().await;
+        let meanwhile = owners_through(&proxy).await;
+        let mut heirs = BTreeMap::new();
+        for (number, (before, meanwhile)) in before.iter().zip(&meanwhile).enumerate() {
+            if before == NAMES[3] {
+                *heirs.entry(meanwhile.as_str()).or_insert(0) += 1;
+            } else {
+                assert_eq!(before, meanwhile, "{} moved without need with {hash}", key(number));
+            }
+        }
+        assert_eq!(heirs.into_keys().collect::<Vec<_>>(), NAMES[..3], "{hash}");
+        let _back = Upstream::named_at(&place, NAMES[3]);
+        assert_eq!(owners_through(&proxy).await, before, "with {hash}");
+    }
+}
+
 /// Fields that name the client `who` to each source of [`SOURCES`].
 const SOURCES: &str = "[{ cookie: sid }, { header: X-User }, { query: room }, forwarded_for, client_ip]";
 

@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::task::AbortHandle;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Wire, soon};
+use super::{Wire, millis, soon};
 
 /// How something is written in a list of servers.
 pub(crate) trait ServerEntry {
@@ -116,28 +116,47 @@ impl Upstream {
         F: Fn(Wire) -> S + Send + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
-        let mut upstream = Self::start().await;
-        let listener = upstream.listener.take().expect("it was just bound");
-        let accepted = Arc::clone(&upstream.accepted);
+        Self::start().await.serve(serve)
+    }
+
+    /// Connections go with the server when it is dropped.
+    fn serve<F, S>(mut self, serve: F) -> Self
+    where
+        F: Fn(Wire) -> S + Send + 'static,
+        S: Future<Output = ()> + Send + 'static,
+    {
+        let listener = self.listener.take().expect("it serves but once");
+        let accepted = Arc::clone(&self.accepted);
         let accepting = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.expect("a server can accept");
                 accepted.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(Wire::new(stream, "server")));
+                connections.spawn(serve(Wire::new(stream, "server")));
             }
         });
-        upstream.serving = Some(accepting.abort_handle());
-        upstream
+        self.serving = Some(accepting.abort_handle());
+        self
     }
 
     /// A server that answers every request on a connection with its own name.
     pub(crate) async fn named(name: &'static str) -> Self {
-        Self::serving(move |mut wire| async move {
+        Self::start().await.naming(name)
+    }
+
+    /// The same at the address of `place`, which refuses again when the server is dropped.
+    pub(crate) fn named_at(place: &Refusing, name: &'static str) -> Self {
+        let socket = reusing(place.address);
+        let listener = socket.listen(1024).expect("the port is free");
+        Self { address: place.address, listener: Some(listener), accepted: Arc::default(), serving: None }.naming(name)
+    }
+
+    fn naming(self, name: &'static str) -> Self {
+        self.serve(move |mut wire| async move {
             while wire.next_request().await.is_some() {
                 wire.send(ok(name)).await;
             }
         })
-        .await
     }
 
     /// The next connection to this server.
@@ -170,11 +189,28 @@ pub(crate) struct Refusing {
 
 impl Refusing {
     pub(crate) fn start() -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let socket = reusing(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = socket.local_addr().expect("a bound socket has an address");
         Self { address, _socket: socket }
     }
+
+    /// Waits until it refuses again.
+    pub(crate) async fn refuses(&self) {
+        let refused = async {
+            while TcpStream::connect(self.address).await.is_ok() {
+                tokio::time::sleep(millis(5)).await;
+            }
+        };
+        soon("a server to be gone", refused).await;
+    }
+}
+
+/// A bound socket beside which another one may listen under its address.
+fn reusing(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("a socket can share its address");
+    socket.bind(address).expect("a free port");
+    socket
 }
 
 impl ServerEntry for Refusing {
