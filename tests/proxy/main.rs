@@ -32,6 +32,8 @@ mod fleet;
 mod stickiness;
 // Servers that are not ready: what they keep, what they get no more, what moves.
 mod states;
+// Upstreams of the same servers: what is posted through one is pushed through the other.
+mod pairs;
 // The other ways to choose a server: by names, by turns, at random, within a bound.
 mod balance;
 // Sessions in a real Redis that several proxies share, and what happens when it is away.
