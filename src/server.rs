@@ -132,6 +132,7 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
         upstreams: Upstream::all(&config.upstreams, &secret, &observer.metrics),
         secret,
         trusted: config.trusted_proxies.clone(),
+        client_ip: config.client_ip.clone(),
         limits: config.limits,
         request_head: config
             .upstreams

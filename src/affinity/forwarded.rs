@@ -1,4 +1,4 @@
-//! Addresses in `X-Forwarded-For` and `Forwarded`.
+//! Addresses in `X-Forwarded-For`, `Forwarded`, and what others call theirs.
 //!
 //! Each proxy on the way adds the address it saw to the end, so the last entry is the only one
 //! that cannot be forged, and the first is what the client's own proxy claims. For spreading
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::config::TrustedProxies;
+use crate::config::{ClientIp, Pick, TrustedProxies};
 
 /// `X-Forwarded-For`.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -18,14 +18,29 @@ pub const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
 /// The first address, when it is one.
 pub fn first(headers: &HeaderMap) -> Option<IpAddr> {
-    entries(headers).first().copied().and_then(address)
+    entries(headers, &X_FORWARDED_FOR).first().copied().and_then(address)
 }
 
 /// The client as far as proxies that are trusted tell: from the right, the first address that is
 /// not one of them. `previous_hop` when that is not trusted itself, or nothing usable is said.
 pub fn rightmost_untrusted(headers: &HeaderMap, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
+    rightmost(entries(headers, &X_FORWARDED_FOR), previous_hop, trusted)
+}
+
+/// Who the client is by `rule`. `previous_hop` when that is not trusted, or nothing usable is said.
+pub fn client(rule: &ClientIp, headers: &HeaderMap, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
+    let entries = || entries(headers, &rule.header);
+    match rule.pick {
+        Pick::RightmostUntrusted => rightmost(entries(), previous_hop, trusted),
+        Pick::First if trusted.contains(previous_hop) => {
+            entries().first().copied().and_then(address).unwrap_or(previous_hop.to_canonical())
+        }
+        Pick::First => previous_hop.to_canonical(),
+    }
+}
+
+fn rightmost(mut entries: Vec<&str>, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
     let mut client = previous_hop.to_canonical();
-    let mut entries = entries(headers);
     while trusted.contains(client) {
         match entries.pop().and_then(address) {
             Some(address) => client = address,
@@ -35,15 +50,20 @@ pub fn rightmost_untrusted(headers: &HeaderMap, previous_hop: IpAddr, trusted: &
     client
 }
 
-/// What proxies on the way have noted, the nearest to the client first: `X-Forwarded-For`, or
-/// else the `for` parameters of `Forwarded` (RFC 7239). Both together would be counted twice.
-fn entries(headers: &HeaderMap) -> Vec<&str> {
-    let list = |name| {
+/// What proxies on the way have noted in `header`, the nearest to the client first. Of `Forwarded`
+/// (RFC 7239) the `for` parameters, which also stand in where there is no `X-Forwarded-For`: both
+/// together would be counted twice. A header for a single address is a list of one.
+fn entries<'a>(headers: &'a HeaderMap, header: &HeaderName) -> Vec<&'a str> {
+    let list = |name: &HeaderName| {
         let fields = headers.get_all(name).iter().filter_map(|field| field.to_str().ok());
         fields.flat_map(|field| field.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
     };
-    let entries: Vec<&str> = list(X_FORWARDED_FOR).collect();
-    if entries.is_empty() { list(FORWARDED).filter_map(forwarded_for).collect() } else { entries }
+    let forwarded = || list(&FORWARDED).filter_map(forwarded_for).collect();
+    if *header == FORWARDED {
+        return forwarded();
+    }
+    let entries: Vec<&str> = list(header).collect();
+    if entries.is_empty() && *header == X_FORWARDED_FOR { forwarded() } else { entries }
 }
 
 /// The value of `for` in one element of `Forwarded`, without its quotes. An element that does not
@@ -194,5 +214,46 @@ mod tests {
         check("10.0.0.1", &["192.0.2.1, unknown"], "10.0.0.1");
         check("10.0.0.1", &[], "10.0.0.1");
         check("::ffff:10.0.0.1", &["192.0.2.1"], "192.0.2.1");
+    }
+
+    #[test]
+    fn the_client_is_who_the_rule_says() {
+        #[track_caller]
+        fn check(header: &str, pick: Pick, hop: &str, fields: &[(&str, &str)], expected: &str) {
+            let rule = ClientIp { header: header.parse().expect("a name"), pick };
+            let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().expect("a network")]);
+            let hop = hop.parse().expect("an address");
+            let parsed = |(name, field): &(&str, &str)| -> (HeaderName, http::HeaderValue) {
+                (name.parse().expect("a name"), field.parse().expect("a valid field"))
+            };
+            let headers: HeaderMap = fields.iter().map(parsed).collect();
+            let client = client(&rule, &headers, hop, &trusted);
+            assert_eq!(client.to_string(), expected, "{rule:?} {hop} {fields:?}");
+        }
+
+        let everything = [
+            ("X-Forwarded-For", "6.6.6.6, 192.0.2.1, 10.0.0.2"),
+            ("Forwarded", "for=6.6.6.7, for=192.0.2.2, for=10.0.0.2"),
+            ("CF-Connecting-IP", "192.0.2.3"),
+        ];
+        for pick in [Pick::First, Pick::RightmostUntrusted] {
+            // A header for one address.
+            check("CF-Connecting-IP", pick, "10.0.0.1", &everything, "192.0.2.3");
+            check("X-Real-IP", pick, "10.0.0.1", &[("X-Real-IP", "[2001:db8::1]:443")], "2001:db8::1");
+            // No other header stands in for it.
+            check("X-Real-IP", pick, "10.0.0.1", &everything, "10.0.0.1");
+            check("Forwarded", pick, "10.0.0.1", &everything[..1], "10.0.0.1");
+            check("CF-Connecting-IP", pick, "10.0.0.1", &[("CF-Connecting-IP", "unknown")], "10.0.0.1");
+            // A stranger is the client, whatever it says.
+            check("CF-Connecting-IP", pick, "203.0.113.9", &everything, "203.0.113.9");
+            check("X-Forwarded-For", pick, "::ffff:203.0.113.9", &everything, "203.0.113.9");
+        }
+        check("X-Forwarded-For", Pick::First, "10.0.0.1", &everything, "6.6.6.6");
+        check("X-Forwarded-For", Pick::RightmostUntrusted, "10.0.0.1", &everything, "192.0.2.1");
+        check("X-Forwarded-For", Pick::First, "10.0.0.1", &everything[1..], "6.6.6.7");
+        check("X-Forwarded-For", Pick::RightmostUntrusted, "10.0.0.1", &everything[1..], "192.0.2.2");
+        check("Forwarded", Pick::First, "::ffff:10.0.0.1", &everything, "6.6.6.7");
+        check("Forwarded", Pick::RightmostUntrusted, "10.0.0.1", &everything, "192.0.2.2");
+        check("X-Forwarded-For", Pick::First, "10.0.0.1", &[("X-Forwarded-For", "unknown, 192.0.2.1")], "10.0.0.1");
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::affinity::forwarded::X_FORWARDED_FOR;
+
 use super::{
-    AccessLog, Admin, AffinitySource, Balance, Hash, Keyless, Limits, LogFormat, LogPath, Pick, Redis, SessionStore,
-    Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies,
+    AccessLog, Admin, AffinitySource, Balance, ClientIp, Hash, Keyless, Limits, LogFormat, LogPath, Pick, Redis,
+    SessionStore, Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies,
 };
 
 impl TrustedProxies {
@@ -28,6 +30,13 @@ impl TrustedProxies {
         let v4 = v4.map(|(address, prefix)| IpNet::V4(Ipv4Net::new_assert(address, prefix)));
         let v6 = v6.map(|(address, prefix)| IpNet::V6(Ipv6Net::new_assert(address, prefix)));
         Self(v4.into_iter().chain(v6).collect())
+    }
+}
+
+impl Default for ClientIp {
+    /// What nobody can forge.
+    fn default() -> Self {
+        Self { header: X_FORWARDED_FOR, pick: Pick::RightmostUntrusted }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The previous hops whose forwarded headers are believed.
     pub trusted_proxies: TrustedProxies,
+    /// Who the client is, for logs.
+    pub client_ip: ClientIp,
     /// In the order of the file; the first match wins. At least one.
     pub routes: Vec<Route>,
     /// In the order of the file; a [`Route`] refers to them by index. At least one.
@@ -83,6 +85,15 @@ impl TrustedProxies {
         let hop = hop.to_canonical();
         self.0.iter().any(|network| network.contains(&hop))
     }
+}
+
+/// Where a request says who its client is, as far as [`TrustedProxies`] are to be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientIp {
+    /// The header with the addresses. Where there is no `X-Forwarded-For`, `Forwarded` stands in.
+    pub header: HeaderName,
+    /// Which of them is the client's.
+    pub pick: Pick,
 }
 
 /// Which requests go to which upstream.

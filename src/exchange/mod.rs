@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use crate::affinity::engine_io::Session;
 use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
-use crate::config::{Limits, Route, TrustedProxies};
+use crate::config::{ClientIp, Limits, Route, TrustedProxies};
 use crate::error::ProxyError;
 use crate::observe::{Asked, Observer, Record};
 use crate::relay::{EndReason, Handover};
@@ -56,6 +56,8 @@ pub struct Front {
     pub secret: Secret,
     /// Whose forwarded fields are believed.
     pub trusted: TrustedProxies,
+    /// Who the client is, for logs.
+    pub client_ip: ClientIp,
     /// What a head may weigh.
     pub limits: Limits,
     /// How long a head may take: the upstream is not known before it is read, so this is the
@@ -285,7 +287,7 @@ fn record(front: &Front, began: Instant, head: &RequestHeader, previous_hop: IpA
             head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         Asked {
-            client: forwarded::rightmost_untrusted(&head.headers, previous_hop, &front.trusted),
+            client: forwarded::client(&front.client_ip, &head.headers, previous_hop, &front.trusted),
             previous_hop: previous_hop.to_canonical(),
             method: head.method.clone(),
             host: route::host(head).into(),

@@ -59,6 +59,30 @@ async fn a_request_is_logged_with_everything_that_is_known() {
 }
 
 #[tokio::test]
+async fn the_client_in_the_log_is_who_the_file_says() {
+    let server = Upstream::named("a").await;
+    let fields = "X-Forwarded-For: 6.6.6.6, 203.0.113.9, 127.0.0.2\r\nForwarded: for=203.0.113.8\r\n\
+                  CF-Connecting-IP: 2001:db8::1\r\n";
+    for (rule, trusted, fields, client) in [
+        ("{}", "[127.0.0.0/8]", fields, "203.0.113.9"),
+        ("{ pick: first }", "[127.0.0.0/8]", fields, "6.6.6.6"),
+        ("{ header: Forwarded }", "[127.0.0.0/8]", fields, "203.0.113.8"),
+        ("{ header: cf-connecting-ip }", "[127.0.0.0/8]", fields, "2001:db8::1"),
+        ("{ header: CF-Connecting-IP, pick: first }", "[10.0.0.0/8]", fields, "127.0.0.1"),
+        ("{ header: CF-Connecting-IP }", "[127.0.0.0/8]", "X-Forwarded-For: 6.6.6.6\r\n", "127.0.0.1"),
+    ] {
+        let setup = Proxy::start().upstream("chat", &[&server]).affinity("[forwarded_for, client_ip]");
+        let proxy = setup.trusting(trusted).line(&format!("client_ip: {rule}")).run().await;
+        proxy.exchange(format!("GET /who HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).await;
+        let line = proxy.logged_path("/who").await;
+        check_line(&line, &json!({ "client": client, "previous_hop": "127.0.0.1" }));
+        // Affinity has a rule of its own.
+        let source = if trusted == "[10.0.0.0/8]" { "client_ip" } else { "forwarded_for" };
+        check_line(&line, &json!({ "affinity": source }));
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_is_logged_with_its_key_when_it_has_ended() {
     let server = Upstream::start().await;
     let proxy = Proxy::start().upstream("chat", &[&server]).run().await;

@@ -63,7 +63,7 @@ fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
         }
         "header" => {
             let name = name("write the name of a header, such as X-User-Id")?;
-            value.kept(header(name)).map(AffinitySource::Header)
+            value.kept(header(name, "X-User-Id")).map(AffinitySource::Header)
         }
         "query" => {
             let name = name("write the name of a query parameter, such as room")?;
@@ -111,7 +111,7 @@ fn pick(value: &Item<'_>) -> Option<Pick> {
     pick
 }
 
-const PICKS: &[(&str, Pick)] = &[("first", Pick::First), ("rightmost_untrusted", Pick::RightmostUntrusted)];
+pub(super) const PICKS: &[(&str, Pick)] = &[("first", Pick::First), ("rightmost_untrusted", Pick::RightmostUntrusted)];
 
 fn no_source(word: &str) -> String {
     match word {
@@ -136,9 +136,10 @@ fn no_source(word: &str) -> String {
 const SOURCES: &str =
     "write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }";
 
-fn header(text: &str) -> Result<HeaderName, String> {
+/// The name of a header; a message refers to `example`.
+pub(super) fn header(text: &str, example: &str) -> Result<HeaderName, String> {
     HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_| format!("{} is no name of a header; write one such as X-User-Id", quoted(text)))
+        .map_err(|_| format!("{} is no name of a header; write one such as {example}", quoted(text)))
 }
 
 /// A cookie's name is made of the same characters as a header's, but keeps its case (RFC 6265).

@@ -16,7 +16,7 @@ use super::mistakes::quoted;
 use super::reader::{Fields, Item};
 use crate::affinity::tag::Secret;
 
-use super::{AccessLog, Config, Limits, LogFormat, LogPath, Shutdown, TrustedProxies, suggest};
+use super::{AccessLog, ClientIp, Config, Limits, LogFormat, LogPath, Shutdown, TrustedProxies, suggest};
 
 /// Reads the whole file. What it returns is only good if no complaint was noted.
 pub(super) fn config(root: &Item<'_>) -> Option<Config> {
@@ -25,6 +25,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
     let listeners = listeners::listeners(&mut fields);
     let trusted_proxies =
         fields.optional("trusted_proxies").map_or_else(TrustedProxies::private, |item| address::trusted_proxies(&item));
+    let client_ip = client_ip(&mut fields, &trusted_proxies);
     let right = "write a mapping of at least one, such as { chat: { servers: [\"10.0.0.1:3000\"] } }";
     let upstreams = fields.required("upstreams", right).and_then(|item| item.entries(right));
     let config = Config {
@@ -37,6 +38,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         admin: listeners::admin(&mut fields, &listeners),
         listeners: listeners.into_iter().map(|(_, it)| it).collect(),
         trusted_proxies,
+        client_ip,
         affinity_secret: fields.optional("affinity_secret_file").and_then(|item| affinity_secret(&item)),
         session_store: session_store::session_store(&mut fields),
         limits: limits(&mut fields),
@@ -44,8 +46,31 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         shutdown: shutdown(&mut fields),
         threads: threads(&mut fields),
     };
-    fields.finish(&["client_ip"]);
+    fields.finish(&[]);
     Some(config)
+}
+
+/// Who the client is, for logs.
+fn client_ip(root: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> ClientIp {
+    let mut client_ip = ClientIp::default();
+    let item = root.optional("client_ip");
+    let right = "write a mapping such as { header: X-Forwarded-For, pick: rightmost_untrusted }";
+    let Some((item, mut fields)) = item.and_then(|item| item.fields(right).map(|fields| (item, fields))) else {
+        return client_ip;
+    };
+    if let Some(item) = fields.optional("header") {
+        let name = item.text("write the name of a header, such as X-Forwarded-For");
+        let name = name.and_then(|name| item.kept(affinity::header(name, "X-Forwarded-For")));
+        client_ip.header = name.unwrap_or(client_ip.header);
+    }
+    if let Some(item) = fields.optional("pick") {
+        client_ip.pick = item.one_of("pick", affinity::PICKS).unwrap_or(client_ip.pick);
+    }
+    fields.finish(&[]);
+    if trusted_proxies.0.is_empty() {
+        item.complain("never asked, because trusted_proxies is empty; remove it");
+    }
+    client_ip
 }
 
 /// Reads the secret itself: after this nothing can be wrong with it.

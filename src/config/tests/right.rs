@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::{config, examples};
 use crate::config::{
-    AccessLog, Admin, AffinitySource, Balance, Config, Hash, HostPattern, Keyless, Limits, LoadError, LogFormat,
-    LogPath, Password, Pick, Redis, Route, Server, SessionStore, Shutdown, Sse, State, Timeouts, TrustedProxies, load,
+    AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Hash, HostPattern, Keyless, Limits, LoadError,
+    LogFormat, LogPath, Password, Pick, Redis, Route, Server, SessionStore, Shutdown, Sse, State, Timeouts,
+    TrustedProxies, load,
 };
 
 const SMALLEST: &str = "\
@@ -32,6 +33,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
     assert_eq!(config.trusted_proxies, TrustedProxies::private());
+    assert_eq!(config.client_ip, ClientIp::default());
     assert_eq!(config.routes, [Route { host: HostPattern::Any, path: "/".to_owned(), upstream: 0 }]);
     let [chat] = config.upstreams.as_slice() else {
         panic!("{:?}", config.upstreams);
@@ -58,6 +60,7 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/steadfast.yaml");
     let config = load(path.as_ref()).unwrap();
     assert_eq!(config.trusted_proxies, TrustedProxies::private());
+    assert_eq!(config.client_ip, ClientIp::default());
     assert_eq!(config.upstreams[0].balance, Balance::default());
     assert_eq!(config.upstreams[0].timeouts, Timeouts::default());
     assert_eq!(config.upstreams[0].sse, Sse::default());
@@ -290,6 +293,20 @@ fn every_way_to_write_a_session_store_has_its_meaning() {
     file.write_all(b"s3cret\n").unwrap();
     let path = file.path().display();
     check(&format!("{{ url: \"redis://user@10.0.0.5:6379\", password_file: {path} }}"), &login(Some("user"), "s3cret"));
+}
+
+#[test]
+fn the_clients_address_may_stand_in_any_header() {
+    #[track_caller]
+    fn check(written: &str, header: &str, pick: Pick) {
+        let config = smallest_and(&format!("client_ip: {written}"));
+        assert_eq!(config.client_ip, ClientIp { header: header.parse().unwrap(), pick }, "client_ip: {written}");
+    }
+
+    check("{}", "x-forwarded-for", Pick::RightmostUntrusted);
+    check("{ header: CF-Connecting-IP }", "cf-connecting-ip", Pick::RightmostUntrusted);
+    check("{ pick: first }", "x-forwarded-for", Pick::First);
+    check("{ header: forwarded, pick: rightmost_untrusted }", "forwarded", Pick::RightmostUntrusted);
 }
 
 #[test]

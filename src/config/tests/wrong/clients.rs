@@ -101,6 +101,38 @@ fn networks_are_written_in_full() {
 }
 
 #[test]
+fn the_clients_address_stands_in_a_header() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("client_ip", value));
+        assert_eq!(complaint, format!("4: client_ip{expected}"), "client_ip: {value}");
+    }
+
+    let right = "write a mapping such as { header: X-Forwarded-For, pick: rightmost_untrusted }";
+    check("X-Real-IP", &format!(": \"X-Real-IP\" is text; {right}"));
+    check("off", &format!(": \"off\" is text; {right}"));
+    check("null", &format!(": there is no value; {right}"));
+    check(
+        r#"{ header: "X Real IP" }"#,
+        r#".header: "X Real IP" is no name of a header; write one such as X-Forwarded-For"#,
+    );
+    check(
+        r#"{ header: "X-Real-IP:" }"#,
+        r#".header: "X-Real-IP:" is no name of a header; write one such as X-Forwarded-For"#,
+    );
+    check(r#"{ header: "" }"#, r#".header: "" is no name of a header; write one such as X-Forwarded-For"#);
+    check("{ header: [X-A] }", ".header: this is a list; write the name of a header, such as X-Forwarded-For");
+    check("{ pick: last }", r#".pick: "last" is no pick; write one of first, rightmost_untrusted"#);
+    check(
+        "{ pick: rightmost-untrusted }",
+        r#".pick: "rightmost-untrusted" is no pick; did you mean rightmost_untrusted?"#,
+    );
+    check("{ pick: 1 }", ".pick: 1 is a number; write one of first, rightmost_untrusted");
+    check("{ heeder: X-A }", r#".heeder: unknown key; did you mean "header"? (known here: header, pick)"#);
+    check("{ ipv6_prefix: 64 }", ".ipv6_prefix: unknown key; known here: header, pick");
+}
+
+#[test]
 fn the_admin_address_is_free_and_on_this_machine() {
     #[track_caller]
     fn check(value: &str, expected: &str) {

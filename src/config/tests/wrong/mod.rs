@@ -87,7 +87,7 @@ upstreams: {}
          \"/socket.io/\"",
         "25: routes[2]: never reached, because routes[1] has the same host and path; remove one",
         "26: shutdwon: unknown key; did you mean \"shutdown\"? (known here: listeners, \
-         trusted_proxies, upstreams, routes, admin, affinity_secret_file, session_store, limits, access_log, \
+         trusted_proxies, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, access_log, \
          shutdown, threads)",
         "28: upstreams: duplicate key, also on line 6; keep one of them",
     ];
@@ -131,6 +131,10 @@ fn one_mistake_is_told_once() {
         "2: upstreams.chat.affinity[0]: never gives a key, because trusted_proxies is empty; \
          remove it"
     );
+    assert_eq!(
+        complaint(&(with("trusted_proxies", "[]") + "client_ip: { pick: first }\n")),
+        "5: client_ip: never asked, because trusted_proxies is empty; remove it"
+    );
 }
 
 #[test]
@@ -161,12 +165,11 @@ fn keys_of_the_file_are_known() {
 
     check("x: 1", "x: unknown key; known here: KEYS");
     check("Listeners: []", r#"Listeners: unknown key; did you mean "listeners"? (known here: KEYS)"#);
-    check("client_ip: {}", "client_ip: not supported in this version; remove it");
     check("upstream: {}", r#"upstream: unknown key; did you mean "upstreams"? (known here: KEYS)"#);
     check("1: 2", "1: unknown key; known here: KEYS");
 }
 
-const KEYS: &str = "listeners, trusted_proxies, upstreams, routes, admin, affinity_secret_file, session_store, limits, \
+const KEYS: &str = "listeners, trusted_proxies, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, \
                     access_log, shutdown, threads";
 
 #[test]
