@@ -45,15 +45,22 @@ pub(super) fn covers(wide: SocketAddr, narrow: SocketAddr) -> bool {
 /// The networks of `trusted_proxies`. An empty list is an answer: nobody is trusted.
 pub(super) fn trusted_proxies(item: &Item<'_>) -> TrustedProxies {
     let right = "write a list such as [private, 203.0.113.0/24], or [] to trust nobody";
+    let Some(items) = item.list_or_empty(right) else {
+        return TrustedProxies::private();
+    };
+    if items.is_empty() {
+        return TrustedProxies::default();
+    }
     let mut networks = Vec::new();
-    for item in item.list_or_empty(right).unwrap_or_default() {
+    for item in items {
         if item.as_text() == Some("private") {
             networks.extend(TrustedProxies::private().0);
         } else if let Some(network) = item.parse("write private, a network or an IP", network) {
             networks.push(network);
         }
     }
-    TrustedProxies(networks)
+    // Not empty because of a mistake: that would be a second one where somebody is to be believed.
+    if networks.is_empty() { TrustedProxies::private() } else { TrustedProxies(networks) }
 }
 
 /// A network such as `10.0.0.0/8`, or a single address.

@@ -131,6 +131,10 @@ fn one_mistake_is_told_once() {
         "2: upstreams.chat.affinity[0]: never gives a key, because trusted_proxies is empty; \
          remove it"
     );
+    let believed = "client_ip: {}\n".to_owned() + &with_chat("affinity", "[forwarded_for]");
+    for wrong in ["[privat]", "private"] {
+        complaint(&format!("{believed}trusted_proxies: {wrong}\n"));
+    }
     assert_eq!(
         complaint(&(with("trusted_proxies", "[]") + "client_ip: { pick: first }\n")),
         "5: client_ip: never asked, because trusted_proxies is empty; remove it"
