@@ -16,8 +16,9 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::request::Parts;
+use ipnet::Ipv6Net;
 
-use crate::config::{AffinitySource, Pick, TrustedProxies};
+use crate::config::{AffinitySource, Ipv6Prefix, Pick, TrustedProxies};
 
 /// What affinity needs to know of a request.
 #[derive(Clone, Copy, Debug)]
@@ -80,14 +81,16 @@ fn key<'a>(source: &AffinitySource, asker: Asker<'a>) -> Option<Cow<'a, [u8]>> {
         AffinitySource::Cookie(name) => cookie::find(headers, name).map(Cow::Borrowed),
         AffinitySource::Header(name) => header(headers, name),
         AffinitySource::Query(name) => query(asker.request.uri.query()?, name),
-        AffinitySource::ForwardedFor(_) if !asker.trusted.contains(asker.previous_hop) => None,
-        AffinitySource::ForwardedFor(Pick::First) => forwarded::first(headers).map(of_address),
-        AffinitySource::ForwardedFor(Pick::RightmostUntrusted) => {
+        AffinitySource::ForwardedFor(..) if !asker.trusted.contains(asker.previous_hop) => None,
+        AffinitySource::ForwardedFor(Pick::First, prefix) => {
+            forwarded::first(headers).map(|address| of_address(address, *prefix))
+        }
+        AffinitySource::ForwardedFor(Pick::RightmostUntrusted, prefix) => {
             let client = forwarded::rightmost_untrusted(headers, asker.previous_hop, asker.trusted);
             // When only trusted hops are named, none of them is the client.
-            (!asker.trusted.contains(client)).then(|| of_address(client))
+            (!asker.trusted.contains(client)).then(|| of_address(client, *prefix))
         }
-        AffinitySource::ClientIp => Some(of_address(asker.previous_hop)),
+        AffinitySource::ClientIp(prefix) => Some(of_address(asker.previous_hop, *prefix)),
         AffinitySource::EngineIo | AffinitySource::StickyCookie(_) => None,
     }
 }
@@ -98,8 +101,8 @@ pub fn label(source: &AffinitySource) -> &'static str {
         AffinitySource::Cookie(_) => "cookie",
         AffinitySource::Header(_) => "header",
         AffinitySource::Query(_) => "query",
-        AffinitySource::ForwardedFor(_) => "forwarded_for",
-        AffinitySource::ClientIp => "client_ip",
+        AffinitySource::ForwardedFor(..) => "forwarded_for",
+        AffinitySource::ClientIp(_) => "client_ip",
         AffinitySource::EngineIo => "engine_io",
         AffinitySource::StickyCookie(_) => STICKY_COOKIE,
     }
@@ -125,16 +128,26 @@ fn query<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
     })
 }
 
-/// An address as a key. Of IPv6 the first 64 bits: one client has many addresses in its network.
-fn of_address(address: IpAddr) -> Cow<'static, [u8]> {
+/// An address as a key. It is hashed, so its text is the same in every version, for ever.
+fn of_address(address: IpAddr, prefix: Ipv6Prefix) -> Cow<'static, [u8]> {
     let text = match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
+        IpAddr::V6(address) => of_network(prefix.network(address)),
     };
     Cow::Owned(text.into_bytes())
+}
+
+/// A network as RFC 5952 has it, but for two lengths: a whole address is written as such, like one
+/// of IPv4, and 64 bits as they always were, with each zero.
+fn of_network(network: Ipv6Net) -> String {
+    match network.prefix_len() {
+        64 => {
+            let [a, b, c, d, ..] = network.addr().segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+        128 => network.addr().to_string(),
+        _ => network.to_string(),
+    }
 }
 
 impl std::fmt::Debug for Affinity<'_> {
@@ -160,8 +173,8 @@ mod tests {
             AffinitySource::Cookie("sid".into()),
             AffinitySource::Header(http::HeaderName::from_static("x-user")),
             AffinitySource::Query("room".into()),
-            AffinitySource::ForwardedFor(Pick::First),
-            AffinitySource::ClientIp,
+            AffinitySource::ForwardedFor(Pick::First, Ipv6Prefix::default()),
+            AffinitySource::ClientIp(Ipv6Prefix::default()),
         ]
     }
 
@@ -194,8 +207,40 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_ipv6_is_cut_to_its_network() {
+        #[track_caller]
+        fn check(address: &str, bits: u8, expected: &str) {
+            let prefix = Ipv6Prefix::new(bits).expect("a prefix");
+            let key = of_address(address.parse().expect("an address"), prefix);
+            assert_eq!(String::from_utf8_lossy(&key), expected, "{address} to {bits}");
+        }
+
+        let address = "2001:db8:1:2ff:3:4:5:6";
+        check(address, 64, "2001:db8:1:2ff::/64");
+        check("2001:DB8:0:2:0:0:0:1", 64, "2001:db8:0:2::/64");
+        check("2001:db8::1", 64, "2001:db8:0:0::/64");
+        check("::1", 64, "0:0:0:0::/64");
+        check(address, 1, "::/1");
+        check("ffff::", 1, "8000::/1");
+        check(address, 48, "2001:db8:1::/48");
+        check(address, 56, "2001:db8:1:200::/56");
+        check(address, 63, "2001:db8:1:2fe::/63");
+        check(address, 65, "2001:db8:1:2ff::/65");
+        check("2001:db8::1", 48, "2001:db8::/48");
+        check(address, 127, "2001:db8:1:2ff:3:4:5:6/127");
+        check(address, 128, "2001:db8:1:2ff:3:4:5:6");
+        check("2001:db8:0:0::1", 128, "2001:db8::1");
+        // IPv4 has no networks here.
+        for bits in [1, 64, 128] {
+            check("192.0.2.1", bits, "192.0.2.1");
+            check("::ffff:192.0.2.1", bits, "192.0.2.1");
+        }
+        assert_eq!([0, 129, 255].map(Ipv6Prefix::new), [None; 3]);
+    }
+
+    #[test]
     fn a_session_names_its_server_at_its_place_in_the_list() {
-        use AffinitySource::{ClientIp, EngineIo, Query};
+        use AffinitySource::{EngineIo, Query};
         #[track_caller]
         fn check(sources: &[AffinitySource], expected: Option<(Option<usize>, bool, &str)>) {
             let request = parts("/?room=r", &[]);
@@ -207,15 +252,16 @@ mod tests {
             assert_eq!(found, expected, "{sources:?}");
         }
 
+        let client_ip = AffinitySource::ClientIp(Ipv6Prefix::default());
         check(&[EngineIo], Some((Some(2), false, "engine_io")));
-        check(&[EngineIo, ClientIp], Some((Some(2), true, "engine_io")));
+        check(&[EngineIo, client_ip.clone()], Some((Some(2), true, "engine_io")));
         check(&[Query("room".into()), EngineIo], Some((None, true, "query")));
-        check(&[Query("x".into()), EngineIo, ClientIp], Some((Some(2), true, "engine_io")));
+        check(&[Query("x".into()), EngineIo, client_ip.clone()], Some((Some(2), true, "engine_io")));
         let sticky = AffinitySource::StickyCookie(StickyCookie { name: "steadfast".into(), max_age: None });
-        check(&[sticky.clone(), EngineIo, ClientIp], Some((Some(1), true, "sticky_cookie")));
+        check(&[sticky.clone(), EngineIo, client_ip.clone()], Some((Some(1), true, "sticky_cookie")));
         check(&[EngineIo, sticky.clone()], Some((Some(2), false, "engine_io")));
         check(&[sticky], Some((Some(1), false, "sticky_cookie")));
-        check(&[ClientIp], Some((None, true, "client_ip")));
+        check(&[client_ip], Some((None, true, "client_ip")));
         check(&[], None);
     }
 
@@ -226,7 +272,7 @@ mod tests {
         let hop = "203.0.113.9".parse().expect("an address");
         let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None, sticky: None };
         assert_eq!(find(&all(), asker).map(|found| found.source), Some("client_ip"));
-        assert_eq!(find(&[AffinitySource::ForwardedFor(Pick::First)], asker), None);
+        assert_eq!(find(&[AffinitySource::ForwardedFor(Pick::First, Ipv6Prefix::default())], asker), None);
     }
 
     #[test]

@@ -152,14 +152,14 @@ impl Explanation<'_> {
                 Session::Foreign => "no session with a tag of ours",
             },
             AffinitySource::StickyCookie(_) => "no cookie of ours whose server may be used; one will be issued",
-            AffinitySource::ForwardedFor(_) if !self.config.trusted_proxies.contains(self.previous_hop) => {
+            AffinitySource::ForwardedFor(..) if !self.config.trusted_proxies.contains(self.previous_hop) => {
                 "not asked: the previous hop is not among trusted_proxies"
             }
-            AffinitySource::ForwardedFor(_) => "no address in X-Forwarded-For or Forwarded",
+            AffinitySource::ForwardedFor(..) => "no address in X-Forwarded-For or Forwarded",
             AffinitySource::Cookie(_) => "no such cookie",
             AffinitySource::Header(_) => "no such field",
             AffinitySource::Query(_) => "no such parameter",
-            AffinitySource::ClientIp => "nothing",
+            AffinitySource::ClientIp(_) => "nothing",
         }
     }
 }

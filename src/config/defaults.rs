@@ -8,8 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::affinity::forwarded::X_FORWARDED_FOR;
 
 use super::{
-    AccessLog, Admin, AffinitySource, Balance, ClientIp, Hash, Keyless, Limits, LogFormat, LogPath, Pick, Redis,
-    SessionStore, Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies,
+    AccessLog, Admin, AffinitySource, Balance, ClientIp, Hash, Ipv6Prefix, Keyless, Limits, LogFormat, LogPath, Pick,
+    Redis, SessionStore, Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies,
 };
 
 impl TrustedProxies {
@@ -43,7 +43,18 @@ impl Default for ClientIp {
 impl AffinitySource {
     /// The sources of an upstream that names none.
     pub(super) fn defaults() -> Vec<Self> {
-        vec![Self::EngineIo, Self::ForwardedFor(Pick::First), Self::ClientIp]
+        vec![
+            Self::EngineIo,
+            Self::ForwardedFor(Pick::First, Ipv6Prefix::default()),
+            Self::ClientIp(Ipv6Prefix::default()),
+        ]
+    }
+}
+
+impl Default for Ipv6Prefix {
+    /// What providers give to one network.
+    fn default() -> Self {
+        Self(64)
     }
 }
 

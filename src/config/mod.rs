@@ -24,13 +24,13 @@ mod units;
 mod value;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::affinity::tag::Secret;
 
@@ -187,9 +187,9 @@ pub enum AffinitySource {
     /// The value of this query parameter, hashed.
     Query(String),
     /// An address in `X-Forwarded-For` or `Forwarded`, believed only from [`TrustedProxies`].
-    ForwardedFor(Pick),
+    ForwardedFor(Pick, Ipv6Prefix),
     /// The address of the previous hop.
-    ClientIp,
+    ClientIp(Ipv6Prefix),
 }
 
 /// A cookie that the proxy issues.
@@ -210,6 +210,22 @@ pub enum Pick {
     First,
     /// From the right, the first that is not one of [`TrustedProxies`]: nobody can forge it.
     RightmostUntrusted,
+}
+
+/// How many bits of an IPv6 address name a client, who has many addresses in its network; 1 to 128.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Prefix(u8);
+
+impl Ipv6Prefix {
+    /// `None` when there are no such prefixes.
+    pub fn new(bits: u8) -> Option<Self> {
+        (1..=128).contains(&bits).then_some(Self(bits))
+    }
+
+    /// The network of `address`.
+    pub fn network(self, address: Ipv6Addr) -> Ipv6Net {
+        Ipv6Net::new_assert(address, self.0).trunc()
+    }
 }
 
 /// Which server a client gets.

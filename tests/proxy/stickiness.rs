@@ -1,7 +1,7 @@
 //! Who goes where: the same as with nginx, by the first source that names the client, and without
 //! moving when others move.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::task::JoinSet;
 
@@ -242,6 +242,31 @@ async fn forwarded_addresses_spread_and_stick() {
     }
     for name in &NAMES[..3] {
         assert!(owners.values().any(|owner| owner == name), "{name} has no client: {owners:?}");
+    }
+}
+
+/// Addresses of one network are one client, of as many as there are networks.
+#[tokio::test]
+async fn a_network_of_ipv6_is_one_client_as_wide_as_the_file_says() {
+    let servers = servers(3).await;
+    for (prefix, is_one) in [(48, [true, true]), (64, [true, false]), (128, [false, false])] {
+        let proxy = Proxy::start()
+            .upstream("chat", &[&servers[0], &servers[1], &servers[2]])
+            .affinity(&format!("[{{ forwarded_for: {{ ipv6_prefix: {prefix} }} }}]"))
+            .run()
+            .await;
+        let (mut in_one_network, mut in_one_site) = (BTreeSet::new(), BTreeSet::new());
+        for number in 1..40 {
+            for (owners, address) in [
+                (&mut in_one_network, format!("2001:db8:7:7::{number:x}")),
+                (&mut in_one_site, format!("2001:db8:7:{number:x}::1")),
+            ] {
+                let (_, owner) =
+                    log_of(&proxy, &format!("/{address}"), &format!("X-Forwarded-For: {address}\r\n")).await;
+                owners.insert(owner);
+            }
+        }
+        assert_eq!([in_one_network, in_one_site].map(|owners| owners.len() == 1), is_one, "/{prefix}");
     }
 }
 

@@ -7,7 +7,7 @@ use http::HeaderName;
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::suggest;
-use crate::config::{AffinitySource, Pick, StickyCookie, TrustedProxies};
+use crate::config::{AffinitySource, Ipv6Prefix, Pick, StickyCookie, TrustedProxies};
 
 /// The sources of one upstream, or the default ones.
 pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> Vec<AffinitySource> {
@@ -20,12 +20,11 @@ pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxi
         let Some(source) = source(&item) else {
             continue;
         };
-        let is_sticky = |source: &AffinitySource| matches!(source, AffinitySource::StickyCookie(_));
-        if sources.contains(&source) || (is_sticky(&source) && sources.iter().any(is_sticky)) {
+        if sources.iter().any(|earlier| is_twin(earlier, &source)) {
             item.complain("this source stands here already; remove one");
-        } else if sources.contains(&AffinitySource::ClientIp) {
+        } else if sources.iter().any(|earlier| matches!(earlier, AffinitySource::ClientIp(_))) {
             item.complain("never asked, because client_ip always gives a key; move it before");
-        } else if matches!(source, AffinitySource::ForwardedFor(_)) && trusted_proxies.0.is_empty() {
+        } else if matches!(source, AffinitySource::ForwardedFor(..)) && trusted_proxies.0.is_empty() {
             item.complain("never gives a key, because trusted_proxies is empty; remove it");
         }
         sources.push(source);
@@ -33,13 +32,23 @@ pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxi
     sources
 }
 
+/// Whether the second would never find anything that the first does not.
+fn is_twin(first: &AffinitySource, second: &AffinitySource) -> bool {
+    use AffinitySource::{ClientIp, ForwardedFor, StickyCookie};
+    match (first, second) {
+        (StickyCookie(_), StickyCookie(_)) | (ClientIp(_), ClientIp(_)) => true,
+        (ForwardedFor(first, _), ForwardedFor(second, _)) => first == second,
+        (first, second) => first == second,
+    }
+}
+
 fn source(item: &Item<'_>) -> Option<AffinitySource> {
     if !item.is_mapping() {
         return match item.text(SOURCES)? {
             "engine_io" => Some(AffinitySource::EngineIo),
             "sticky_cookie" => Some(AffinitySource::StickyCookie(StickyCookie::default())),
-            "forwarded_for" => Some(AffinitySource::ForwardedFor(Pick::First)),
-            "client_ip" => Some(AffinitySource::ClientIp),
+            "forwarded_for" => Some(AffinitySource::ForwardedFor(Pick::First, Ipv6Prefix::default())),
+            "client_ip" => Some(AffinitySource::ClientIp(Ipv6Prefix::default())),
             other => {
                 item.complain(no_source(other));
                 None
@@ -70,9 +79,10 @@ fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
             value.kept(query(name)).map(AffinitySource::Query)
         }
         "sticky_cookie" => sticky_cookie(value).map(AffinitySource::StickyCookie),
-        "forwarded_for" => pick(value).map(AffinitySource::ForwardedFor),
-        "engine_io" | "client_ip" => {
-            value.complain(format!("takes no value in this version; write only {kind}"));
+        "forwarded_for" => forwarded_for(value),
+        "client_ip" => client_ip(value),
+        "engine_io" => {
+            value.complain(format!("takes no value; write only {kind}"));
             None
         }
         other => {
@@ -101,17 +111,30 @@ fn sticky_cookie(value: &Item<'_>) -> Option<StickyCookie> {
 /// What browsers keep a cookie for at the most (RFC 6265bis, section 5.5).
 const MAX_AGE_MAX: Duration = Duration::from_secs(400 * 86_400);
 
-fn pick(value: &Item<'_>) -> Option<Pick> {
-    let mut fields = value.fields("write a mapping such as { pick: first }")?;
-    let pick = match fields.optional("pick") {
-        None => Some(Pick::default()),
-        Some(item) => item.one_of("pick", PICKS),
-    };
-    fields.finish(&["ipv6_prefix"]);
-    pick
+fn forwarded_for(value: &Item<'_>) -> Option<AffinitySource> {
+    let mut fields = value.fields("write a mapping such as { pick: first, ipv6_prefix: 64 }")?;
+    let mut pick = Pick::default();
+    if let Some(item) = fields.optional("pick") {
+        pick = item.one_of("pick", PICKS).unwrap_or(pick);
+    }
+    let prefix = ipv6_prefix(&mut fields);
+    fields.finish(&[]);
+    Some(AffinitySource::ForwardedFor(pick, prefix))
 }
 
 pub(super) const PICKS: &[(&str, Pick)] = &[("first", Pick::First), ("rightmost_untrusted", Pick::RightmostUntrusted)];
+
+fn client_ip(value: &Item<'_>) -> Option<AffinitySource> {
+    let mut fields = value.fields("write a mapping such as { ipv6_prefix: 64 }")?;
+    let prefix = ipv6_prefix(&mut fields);
+    fields.finish(&[]);
+    Some(AffinitySource::ClientIp(prefix))
+}
+
+fn ipv6_prefix(source: &mut Fields<'_>) -> Ipv6Prefix {
+    let bits = source.optional("ipv6_prefix").and_then(|item| item.number(1..=128, "write a number from 1 to 128"));
+    bits.and_then(Ipv6Prefix::new).unwrap_or_default()
+}
 
 fn no_source(word: &str) -> String {
     match word {

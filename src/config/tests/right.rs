@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{config, examples};
 use crate::config::{
-    AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Hash, HostPattern, Keyless, Limits, LoadError,
-    LogFormat, LogPath, Password, Pick, Redis, Route, Server, SessionStore, Shutdown, Sse, State, Timeouts,
+    AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Hash, HostPattern, Ipv6Prefix, Keyless, Limits,
+    LoadError, LogFormat, LogPath, Password, Pick, Redis, Route, Server, SessionStore, Shutdown, Sse, State, Timeouts,
     TrustedProxies, load,
 };
 
@@ -42,7 +42,11 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(chat.servers, ["10.0.20.11:3000", "10.0.20.12:3000"].map(server));
     assert_eq!(
         chat.affinity,
-        [AffinitySource::EngineIo, AffinitySource::ForwardedFor(Pick::First), AffinitySource::ClientIp]
+        [
+            AffinitySource::EngineIo,
+            AffinitySource::ForwardedFor(Pick::First, Ipv6Prefix::new(64).unwrap()),
+            AffinitySource::ClientIp(Ipv6Prefix::new(64).unwrap()),
+        ]
     );
     assert_eq!(chat.balance, Balance::default());
     assert_eq!(chat.timeouts, Timeouts::default());
@@ -192,6 +196,28 @@ upstreams:
     );
     assert_eq!(chat.sse.keepalive, None);
     assert_eq!(chat.sse.comment, "");
+}
+
+#[test]
+fn addresses_of_clients_have_a_pick_and_a_prefix() {
+    use AffinitySource::{ClientIp, ForwardedFor};
+    #[track_caller]
+    fn check(written: &str, expected: &[AffinitySource]) {
+        let upstreams = format!("upstreams: {{ a: {{ servers: [\"10.0.0.1:1\"], affinity: {written} }} }}");
+        let config = config(&format!("listeners: [{{ bind: \"[::]:1\" }}]\nroutes: [{{ upstream: a }}]\n{upstreams}"));
+        assert_eq!(config.upstreams[0].affinity, expected, "affinity: {written}");
+    }
+
+    let bits = |bits| Ipv6Prefix::new(bits).unwrap();
+    let (first, rightmost) = (Pick::First, Pick::RightmostUntrusted);
+    check("[forwarded_for, client_ip]", &[ForwardedFor(first, bits(64)), ClientIp(bits(64))]);
+    check("[forwarded_for: {}, client_ip: {}]", &[ForwardedFor(first, bits(64)), ClientIp(bits(64))]);
+    check("[{ forwarded_for: { ipv6_prefix: 56 } }]", &[ForwardedFor(first, bits(56))]);
+    check("[{ client_ip: { ipv6_prefix: 128 } }]", &[ClientIp(bits(128))]);
+    check(
+        "[{ forwarded_for: { pick: rightmost_untrusted, ipv6_prefix: 1 } }, { forwarded_for: { ipv6_prefix: 48 } }]",
+        &[ForwardedFor(rightmost, bits(1)), ForwardedFor(first, bits(48))],
+    );
 }
 
 #[test]

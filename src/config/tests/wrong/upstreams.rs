@@ -188,9 +188,34 @@ fn affinity_sources_are_known_and_can_be_reached() {
     );
     check(
         "[{ forwarded_for: first }]",
-        r#"[0].forwarded_for: "first" is text; write a mapping such as { pick: first }"#,
+        r#"[0].forwarded_for: "first" is text; write a mapping such as { pick: first, ipv6_prefix: 64 }"#,
     );
-    check("[{ client_ip: x }]", "[0].client_ip: takes no value in this version; write only client_ip");
+    check("[{ client_ip: x }]", r#"[0].client_ip: "x" is text; write a mapping such as { ipv6_prefix: 64 }"#);
+    check("[{ engine_io: x }]", "[0].engine_io: takes no value; write only engine_io");
+    for wrong in ["0", "129", "-1", "64.5"] {
+        let out = format!("{wrong} is out of range; write a number from 1 to 128");
+        for source in ["client_ip", "forwarded_for"] {
+            check(&format!("[{source}: {{ ipv6_prefix: {wrong} }}]"), &format!("[0].{source}.ipv6_prefix: {out}"));
+        }
+    }
+    check(
+        "[{ client_ip: { ipv6_prefix: /64 } }]",
+        r#"[0].client_ip.ipv6_prefix: "/64" is text; write a number from 1 to 128"#,
+    );
+    check("[{ client_ip: { pick: first } }]", "[0].client_ip.pick: unknown key; known here: ipv6_prefix");
+    check(
+        "[{ client_ip: { ipv4_prefix: 24 } }]",
+        r#"[0].client_ip.ipv4_prefix: unknown key; did you mean "ipv6_prefix"? (known here: ipv6_prefix)"#,
+    );
+    check(
+        "[forwarded_for, { forwarded_for: { ipv6_prefix: 48 } }]",
+        "[1]: this source stands here already; remove one",
+    );
+    check("[client_ip, { client_ip: { ipv6_prefix: 48 } }]", "[1]: this source stands here already; remove one");
+    check(
+        "[{ client_ip: { ipv6_prefix: 48 } }, { cookie: a }]",
+        "[1]: never asked, because client_ip always gives a key; move it before",
+    );
     check("[forwarded_for, { forwarded_for: { pick: first } }]", "[1]: this source stands here already; remove one");
     check("[{ coookie: sid }]", r#"[0].coookie: "coookie" is no source; did you mean cookie?"#);
     check("[session: mcp]", "[0].session: session is not supported in this version; remove it");
