@@ -21,7 +21,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::tag::{LENGTH, Secret, ServerTag};
+use super::tag::{self, LENGTH, Secret, ServerTag};
 
 /// What stands between an id and its tag. Neither servers' ids nor base64 hold it, and no client
 /// escapes it: it is unreserved (RFC 3986, section 2.3).
@@ -60,6 +60,22 @@ impl Session {
             },
         }
     }
+}
+
+/// Whether `query` is that of a request of Engine.IO, whatever the version.
+pub fn is_asked(query: &str) -> bool {
+    query.as_bytes().split(|byte| *byte == b'&').any(|pair| pair.starts_with(b"EIO="))
+}
+
+/// Whether the session id in `query` ends in what looks like a tag, whoever made it.
+pub fn looks_tagged(query: &str) -> bool {
+    // Almost no query has the separator, and then there is nothing to decode.
+    if !query.bytes().any(|byte| byte == SEPARATOR as u8 || byte == b'%') {
+        return false;
+    }
+    let has_version = form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == "EIO" && value == "4");
+    let sid = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "sid");
+    has_version && sid.is_some_and(|(_, sid)| sid.rsplit_once(SEPARATOR).is_some_and(|(_, tag)| tag::looks_sealed(tag)))
 }
 
 /// The id and the server of a tagged session id.
@@ -164,6 +180,32 @@ mod tests {
         check(&format!("EIO=4&sid={}", &sid[..sid.len() - 1]), &Session::Foreign);
         check("EIO=4&sid=~", &Session::Foreign);
         check("EIO=4&sid=", &Session::Foreign);
+    }
+
+    #[test]
+    fn a_tag_is_known_by_its_shape() {
+        #[track_caller]
+        fn check(query: &str, expected: bool) {
+            assert_eq!(looks_tagged(query), expected, "{query}");
+        }
+        let sid = tagged(ID);
+
+        check(&format!("EIO=4&transport=polling&sid={sid}"), true);
+        check(&format!("sid={}&EIO=4", sid.replace('~', "%7E")), true);
+        check(&format!("EIO=4&sid={ID}~AAAAAAAAAAA"), true);
+        check(&format!("EIO=3&sid={sid}"), false);
+        check(&format!("sid={sid}"), false);
+        check(&format!("EIO=4&sid={ID}"), false);
+        check(&format!("EIO=4&sid={sid}x"), false);
+        check(&format!("EIO=4&sid={ID}~AAAAAA.AAAA"), false);
+        check("EIO=4&sid=~", false);
+        check("EIO=4&transport=polling&t=~", false);
+    }
+
+    #[test]
+    fn requests_of_every_version_are_known() {
+        assert!(is_asked("EIO=4&transport=polling") && is_asked("t=1&EIO=3"));
+        assert!(!is_asked("") && !is_asked("XEIO=4") && !is_asked("transport=polling"));
     }
 
     #[test]

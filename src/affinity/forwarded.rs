@@ -50,6 +50,45 @@ fn rightmost(mut entries: Vec<&str>, previous_hop: IpAddr, trusted: &TrustedProx
     client
 }
 
+/// Why fields of a trusted hop name no client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// There are none.
+    Field,
+    /// They say `unknown`, or an obfuscated name (RFC 7239, section 6.3).
+    Hidden,
+    /// They say something that is no address.
+    Garbled,
+    /// They name trusted proxies only.
+    Client,
+}
+
+impl Missing {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Field, Self::Hidden, Self::Garbled, Self::Client];
+}
+
+/// Why none of the addresses that proxies have noted could be picked.
+pub fn missing(headers: &HeaderMap, pick: Pick) -> Missing {
+    let entries = entries(headers, &X_FORWARDED_FOR);
+    let is_none = |entry: &&&str| address(entry).is_none();
+    let culprit = match pick {
+        Pick::First => entries.first().filter(is_none),
+        Pick::RightmostUntrusted => entries.iter().rev().find(is_none),
+    };
+    match culprit {
+        None if entries.is_empty() => Missing::Field,
+        None => Missing::Client,
+        Some(entry) if entry.eq_ignore_ascii_case("unknown") || entry.starts_with('_') => Missing::Hidden,
+        Some(_) => Missing::Garbled,
+    }
+}
+
+/// Whether proxies on the way have noted anything.
+pub fn is_there(headers: &HeaderMap) -> bool {
+    headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED)
+}
+
 /// What proxies on the way have noted in `header`, the nearest to the client first. Of `Forwarded`
 /// (RFC 7239) the `for` parameters, which also stand in where there is no `X-Forwarded-For`: both
 /// together would be counted twice. A header for a single address is a list of one.
@@ -194,6 +233,26 @@ mod tests {
         let both = [(FORWARDED, "for=192.0.2.60"), (X_FORWARDED_FOR, "192.0.2.1")];
         let both = both.map(|(name, field)| (name, field.parse().expect("a valid field")));
         assert_eq!(first(&HeaderMap::from_iter(both)), "192.0.2.1".parse().ok());
+    }
+
+    #[test]
+    fn what_keeps_a_client_unnamed_has_a_name() {
+        #[track_caller]
+        fn check(pick: Pick, fields: &[&str], expected: Missing) {
+            assert_eq!(missing(&headers(fields), pick), expected, "{pick:?} {fields:?}");
+        }
+
+        for pick in [Pick::First, Pick::RightmostUntrusted] {
+            check(pick, &[], Missing::Field);
+            check(pick, &["", ","], Missing::Field);
+            check(pick, &["unknown"], Missing::Hidden);
+            check(pick, &["Unknown"], Missing::Hidden);
+            check(pick, &["_hidden, 192.0.2.1"], Missing::Hidden);
+            check(pick, &["client.example.com"], Missing::Garbled);
+        }
+        check(Pick::RightmostUntrusted, &["10.0.0.1, 10.0.0.2"], Missing::Client);
+        check(Pick::RightmostUntrusted, &["-, unknown, 10.0.0.2"], Missing::Hidden);
+        check(Pick::First, &["-, unknown, 10.0.0.2"], Missing::Garbled);
     }
 
     #[test]

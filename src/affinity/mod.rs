@@ -66,6 +66,12 @@ pub fn find<'a>(sources: &[AffinitySource], asker: Asker<'a>) -> Option<Affinity
 /// What decided when the proxy's own cookie did.
 pub const STICKY_COOKIE: &str = "sticky_cookie";
 
+/// What decided when the forwarded address did.
+pub const FORWARDED_FOR: &str = "forwarded_for";
+
+/// What decided when the address of the previous hop did.
+pub const CLIENT_IP: &str = "client_ip";
+
 /// The server that holds the request's session, by a source that knows of such.
 fn holder(source: &AffinitySource, asker: Asker<'_>) -> Option<usize> {
     match source {
@@ -101,8 +107,8 @@ pub fn label(source: &AffinitySource) -> &'static str {
         AffinitySource::Cookie(_) => "cookie",
         AffinitySource::Header(_) => "header",
         AffinitySource::Query(_) => "query",
-        AffinitySource::ForwardedFor(..) => "forwarded_for",
-        AffinitySource::ClientIp(_) => "client_ip",
+        AffinitySource::ForwardedFor(..) => FORWARDED_FOR,
+        AffinitySource::ClientIp(_) => CLIENT_IP,
         AffinitySource::EngineIo => "engine_io",
         AffinitySource::StickyCookie(_) => STICKY_COOKIE,
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::cookie;
-use super::tag::{LENGTH, Secret, ServerTag};
+use super::tag::{self, LENGTH, Secret, ServerTag};
 use crate::config::StickyCookie;
 
 /// Characters of a nonce.
@@ -16,12 +16,23 @@ const NONCE: usize = 8;
 
 /// The server that the request's cookie names, if the cookie is ours.
 pub fn server(headers: &HeaderMap, cookie: &StickyCookie, secret: &Secret) -> Option<ServerTag> {
+    let (nonce, tag) = parts(headers, cookie)?;
+    secret.open(nonce.as_bytes(), tag)
+}
+
+/// Whether the request's cookie has the shape of ours, whoever made it.
+pub fn looks_ours(headers: &HeaderMap, cookie: &StickyCookie) -> bool {
+    let is_hex = |nonce: &str| nonce.bytes().all(|byte| byte.is_ascii_hexdigit());
+    parts(headers, cookie).is_some_and(|(nonce, tag)| is_hex(nonce) && tag::looks_sealed(tag))
+}
+
+/// The nonce and the tag in the value of the cookie, if it is as long as ours.
+fn parts<'a>(headers: &'a HeaderMap, cookie: &StickyCookie) -> Option<(&'a str, &'a str)> {
     let value = std::str::from_utf8(cookie::find(headers, &cookie.name)?).ok()?;
     if value.len() != NONCE + LENGTH {
         return None;
     }
-    let (nonce, tag) = value.split_at_checked(NONCE)?;
-    secret.open(nonce.as_bytes(), tag)
+    value.split_at_checked(NONCE)
 }
 
 /// The `Set-Cookie` field that has a client come back to `server`. `nonce` is any number.
@@ -62,6 +73,7 @@ mod tests {
         let headers = HeaderMap::from_iter([(COOKIE, field)]);
         assert_eq!(server(&headers, &sticky(None), &secret), Some(secret.server("red")));
         assert_eq!(server(&headers, &sticky(None), &Secret::new(b"another")), None);
+        assert!(looks_ours(&headers, &sticky(None)), "whatever the secret");
     }
 
     #[test]
@@ -78,6 +90,7 @@ mod tests {
             let Ok(field) = http::HeaderValue::from_bytes(format!("steadfast={value}").as_bytes()) else { continue };
             let headers = HeaderMap::from_iter([(COOKIE, field)]);
             assert_eq!(server(&headers, &sticky(None), &secret), None, "{value}");
+            assert!(!looks_ours(&headers, &sticky(None)) || value.bytes().all(|byte| byte == b'0'), "{value}");
         }
     }
 

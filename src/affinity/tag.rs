@@ -76,6 +76,11 @@ impl Secret {
     }
 }
 
+/// Whether `text` has the shape of a sealed tag, whoever made it.
+pub(super) fn looks_sealed(text: &str) -> bool {
+    text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")
