@@ -5,6 +5,7 @@
 //! what a *server* issued must not be: the request that had no session yet went elsewhere.
 
 mod cookie;
+pub mod doctor;
 pub mod engine_io;
 pub mod forwarded;
 pub mod learned;
