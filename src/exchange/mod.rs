@@ -29,7 +29,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::timeout;
 
-use crate::affinity::engine_io::Session;
+use crate::affinity::engine_io::{self, Session};
 use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
 use crate::config::{ClientIp, Limits, Route, TrustedProxies};
@@ -200,6 +200,9 @@ async fn serve(
         let can_repeat = is_pooled && head.method.is_idempotent() && down.is_body_empty();
         match bodies::ask(down, &mut up, head, upstream, record).await {
             Ok(is_sent) => {
+                if down.req_header().uri.query().is_some_and(engine_io::is_asked) {
+                    upstream.answered_engine_io(up.get_status().map_or(0, |status| status.as_u16()));
+                }
                 let begun = match place.session {
                     Session::Handshake => bodies::read_opening(down, &mut up, upstream).await?,
                     Session::Tagged { .. } | Session::Foreign => Bytes::new(),

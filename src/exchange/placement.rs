@@ -8,7 +8,9 @@ use http::{HeaderMap, Method};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::Front;
-use crate::affinity::engine_io::Session;
+use crate::affinity::doctor::{self, Tag};
+use crate::affinity::engine_io::{self, Session};
+use crate::affinity::tag::ServerTag;
 use crate::affinity::{self, Asker, sticky};
 use crate::config::AffinitySource;
 use crate::upstream::Upstream;
@@ -37,21 +39,36 @@ impl Placement {
             upstream.metrics.lost_sessions.inc_by(server.is_none().into());
             server
         };
-        let engine_io = match &session {
-            Session::Tagged { server, .. } => known(*server),
+        let tagged = match &session {
+            Session::Tagged { server, .. } => Some(*server),
             Session::Foreign | Session::Handshake => None,
         };
+        let issuer = tagged.and_then(known);
         let cookie = upstream.sticky_cookie();
-        let sticky = cookie.and_then(|cookie| sticky::server(&head.headers, cookie, &front.secret)).and_then(known);
-        let asker = Asker { request: head, previous_hop, trusted: &front.trusted, engine_io, sticky };
+        let in_cookie = cookie.and_then(|cookie| sticky::server(&head.headers, cookie, &front.secret));
+        let sticky = in_cookie.and_then(known);
+        let asker = Asker { request: head, previous_hop, trusted: &front.trusted, engine_io: issuer, sticky };
         let affinity = affinity::find(&upstream.affinity, asker);
-        Self {
+        let place = Self {
             session,
             sticky,
             holder: affinity.as_ref().and_then(|affinity| affinity.server),
             source: affinity.as_ref().map_or("none", |affinity| affinity.source),
             key: affinity.and_then(|affinity| affinity.key).map(Cow::into_owned),
-        }
+        };
+        let tag_of_id = seen(tagged, issuer, || query(upstream, head).is_some_and(engine_io::looks_tagged));
+        let looks_ours = || cookie.is_some_and(|cookie| sticky::looks_ours(&head.headers, cookie));
+        let tag_of_cookie = seen(in_cookie, sticky, looks_ours);
+        upstream.asked(&doctor::Asked {
+            headers: &head.headers,
+            previous_hop,
+            trusted: &front.trusted,
+            source: place.source,
+            has_session: place.holder.is_some(),
+            key: place.key.as_deref(),
+            tag: tag_of_id.max(tag_of_cookie),
+        });
+        place
     }
 
     /// Takes off the request what is between the client and us.
@@ -87,12 +104,25 @@ impl Placement {
     }
 }
 
+/// What a request carries of ours that names `tag`, which stands for `server`.
+fn seen(tag: Option<ServerTag>, server: Option<usize>, looks_ours: impl FnOnce() -> bool) -> Tag {
+    match (tag, server) {
+        (Some(_), Some(_)) => Tag::Known,
+        (Some(_), None) => Tag::UnknownServer,
+        (None, _) if looks_ours() => Tag::Foreign,
+        (None, _) => Tag::None,
+    }
+}
+
 /// What the request says of its Engine.IO session, where that is asked for.
 fn session(front: &Front, upstream: &Upstream, head: &RequestHeader) -> Session {
-    let is_asked_for = upstream.affinity.contains(&AffinitySource::EngineIo);
-    let query = head.uri.query().filter(|_| is_asked_for);
-    match query.map(|query| Session::of(query, &front.secret)) {
+    match query(upstream, head).map(|query| Session::of(query, &front.secret)) {
         Some(Session::Handshake) if head.method != Method::GET => Session::Foreign,
         session => session.unwrap_or(Session::Foreign),
     }
+}
+
+/// The query, where Engine.IO sessions are asked for.
+fn query<'a>(upstream: &Upstream, head: &'a RequestHeader) -> Option<&'a str> {
+    head.uri.query().filter(|_| upstream.affinity.contains(&AffinitySource::EngineIo))
 }

@@ -11,6 +11,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::affinity::doctor::Finding;
 use crate::relay::{EndReason, Kind};
 
 /// All metrics of the process.
@@ -23,6 +24,7 @@ pub struct Metrics {
     keepalives: IntCounterVec,
     ends: IntCounterVec,
     lost_sessions: IntCounterVec,
+    findings: IntGaugeVec,
     connect_failures: IntCounterVec,
     errors: IntCounterVec,
     sessions: IntGauge,
@@ -89,6 +91,14 @@ impl Metrics {
                 "steadfast_lost_sessions_total",
                 "Requests of sessions whose server is no longer among the upstream's, or in maint.",
                 &["upstream"],
+            ),
+            findings: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("steadfast_affinity_findings", "What is wrong with affinity: 1 while it is so."),
+                    &["upstream", "finding"],
+                )
+                .expect("a valid metric"),
             ),
             connect_failures: counters(
                 "steadfast_connect_failures_total",
@@ -162,6 +172,7 @@ impl Metrics {
             durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
             keepalives: self.keepalives.with_label_values(&[name]),
             lost_sessions: self.lost_sessions.with_label_values(&[name]),
+            findings: Finding::ALL.map(|finding| self.findings.with_label_values(&[name, finding.label()])),
             ends: Default::default(),
             ends_of_all: self.ends.clone(),
             name: name.to_owned(),
@@ -198,6 +209,7 @@ pub struct UpstreamMetrics {
     pub keepalives: IntCounter,
     /// Requests of sessions whose server is no longer among the upstream's, or in maint.
     pub lost_sessions: IntCounter,
+    findings: [IntGauge; Finding::ALL.len()],
     /// By kind and reason, looked up when first needed.
     ends: [[OnceLock<IntCounter>; EndReason::COUNT]; Kind::ALL.len()],
     ends_of_all: IntCounterVec,
@@ -209,6 +221,11 @@ impl UpstreamMetrics {
         if let Some(counter) = (status / 100).checked_sub(1).and_then(|class| self.requests.get(usize::from(class))) {
             counter.inc();
         }
+    }
+
+    /// Whether `finding` is so.
+    pub fn found(&self, finding: Finding, is_so: bool) {
+        self.findings[finding as usize].set(is_so.into());
     }
 
     /// One more end.
@@ -263,6 +280,7 @@ mod tests {
         chat.answered(101);
         chat.answered(0);
         chat.ended(Kind::WebSocket, EndReason::ClientClosed, 3.0);
+        chat.found(Finding::ForeignTags, true);
         metrics.server("chat", "a").open(Kind::EventStream).inc();
         metrics.count_error("no_route");
         let (text, content_type) = metrics.scrape();
@@ -271,6 +289,8 @@ mod tests {
         for line in [
             r#"steadfast_requests_total{status="1xx",upstream="chat"} 1"#,
             r#"steadfast_requests_total{status="5xx",upstream="chat"} 0"#,
+            r#"steadfast_affinity_findings{finding="foreign_tags",upstream="chat"} 1"#,
+            r#"steadfast_affinity_findings{finding="one_key",upstream="chat"} 0"#,
             r#"steadfast_ends_total{end_reason="client_closed",kind="websocket",upstream="chat"} 1"#,
             r#"steadfast_duration_seconds_bucket{kind="websocket",upstream="chat",le="10"} 1"#,
             r#"steadfast_open_connections{kind="sse",server="a",upstream="chat"} 1"#,

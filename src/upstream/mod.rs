@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub use pool::Pool;
 
+use crate::affinity::doctor::{self, Doctor, News, Patient};
 use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
 use crate::config::{self, AffinitySource, Sse, State, StickyCookie, Timeouts};
@@ -33,6 +34,8 @@ pub struct Upstream {
     pub sse: Sse,
     /// What its requests count with.
     pub metrics: UpstreamMetrics,
+    /// Who notices when its affinity has collapsed.
+    doctor: Doctor,
     /// What stands for each server in tags.
     tags: Vec<ServerTag>,
     balancer: Balancer,
@@ -84,6 +87,7 @@ impl Upstream {
             servers: servers.map(|(server, id)| Server::new(server, id, &config.name, metrics)).collect(),
             tags: config.servers.iter().map(|server| secret.server(&server.name)).collect(),
             affinity: config.affinity.clone(),
+            doctor: Doctor::new(Patient { upstream: config.name.clone(), sources: config.affinity.clone() }),
             timeouts: config.timeouts,
             sse: config.sse.clone(),
             metrics: metrics.upstream(&config.name),
@@ -120,6 +124,38 @@ impl Upstream {
             AffinitySource::StickyCookie(cookie) => Some(cookie),
             _ => None,
         })
+    }
+
+    /// A request was placed: tells the doctor.
+    pub fn asked(&self, asked: &doctor::Asked<'_>) {
+        self.spread(self.doctor.asked(asked, || self.census()));
+    }
+
+    /// A server answered a request of Engine.IO with `status`: tells the doctor.
+    pub fn answered_engine_io(&self, status: u16) {
+        self.spread(self.doctor.answered(status));
+    }
+
+    fn census(&self) -> doctor::Servers {
+        let open = || self.servers.iter().map(|server| server.open.load(Ordering::Relaxed));
+        let is_ready = |server: &&Server| server.state().takes_clients() && !server.is_failing.load(Ordering::Relaxed);
+        doctor::Servers {
+            ready: self.servers.iter().filter(is_ready).count(),
+            open: open().sum(),
+            fullest: open().max().unwrap_or(0),
+        }
+    }
+
+    fn spread(&self, news: Vec<News>) {
+        for News { finding, is_so, line } in news {
+            self.metrics.found(finding, is_so);
+            let (name, label) = (&self.name, finding.label());
+            match line {
+                Some(line) if is_so => tracing::warn!("upstream {name}: affinity {label}: {line}"),
+                Some(line) => tracing::info!("upstream {name}: affinity {label}: {line}"),
+                None => {}
+            }
+        }
     }
 
     /// What stands for `server` in tags.
