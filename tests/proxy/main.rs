@@ -36,6 +36,8 @@ mod states;
 mod pairs;
 // The other ways to choose a server: by names, by turns, at random, within a bound.
 mod balance;
+// Affinity that collapsed: what the doctor says of it, once, and that it says nothing else.
+mod doctor;
 // Sessions in a real Redis that several proxies share, and what happens when it is away.
 mod session_store;
 // The access log, metrics and health.

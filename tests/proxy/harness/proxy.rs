@@ -237,6 +237,11 @@ impl Proxy {
         self.process.stdout()
     }
 
+    /// Every line of its own log so far.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.process.stderr()
+    }
+
     /// Waits until it answers `/readyz` with 503: it has heard that it should stop.
     pub(crate) async fn is_stopping(&self) {
         let stopping = async {
