@@ -2,7 +2,7 @@
 //! nothing of those that do.
 
 use crate::harness::upstream::ok;
-use crate::harness::{Named, Nginx, Proxy, Refusing, SecretFile, Telling, Upstream, Wire, keyed};
+use crate::harness::{Named, Nginx, Proxy, Refusing, SecretFile, Telling, Upstream, Wire, keyed, millis, soon};
 
 const FINDINGS: &str = "steadfast_affinity_findings";
 const FIRST_WINDOW: usize = 200;
@@ -32,6 +32,13 @@ fn said(proxy: &Proxy) -> Vec<String> {
 async fn check_says(proxy: &Proxy, finding: &str, parts: &[&str]) {
     proxy.settles(FINDINGS, &[("finding", finding), ("upstream", "chat")], 1.0).await;
     proxy.settles(FINDINGS, &[], 1.0).await;
+    // The log has its own way here.
+    let spoken = async {
+        while said(proxy).is_empty() {
+            tokio::time::sleep(millis(10)).await;
+        }
+    };
+    soon("the doctor to speak", spoken).await;
     let said = said(proxy);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].starts_with(&format!("{finding}: ")), "{said:?}");
