@@ -32,6 +32,7 @@ use crate::observe::Observer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::relay::{EndReason, Tick, registry};
+use crate::session_store::SessionStore;
 use crate::socket::keepalive;
 use crate::upstream::{Pool, Upstream};
 
@@ -131,6 +132,7 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
         routes: config.routes.clone(),
         upstreams: Upstream::all(&config.upstreams, &secret, &observer.metrics),
         secret,
+        sessions: SessionStore::new(&config.session_store, &observer.metrics),
         trusted: config.trusted_proxies.clone(),
         client_ip: config.client_ip.clone(),
         limits: config.limits,

@@ -13,9 +13,9 @@
 //! proxy  ──  ?EIO=4&transport=polling&sid=lv_…AAAC         ──▶ the same server
 //! ```
 //!
-//! A session over WebSocket alone is one connection and needs no tag. Version 3 shows its id to
-//! applications, so nothing is appended to it. Protocol:
-//! <https://github.com/socketio/engine.io-protocol>.
+//! A session over WebSocket alone is one connection and needs no tag. Up to version 3 applications
+//! see the id, so nothing is appended to it: who issued it is learned, and so it is where an open
+//! packet cannot be tagged. Protocol: <https://github.com/socketio/engine.io-protocol>.
 
 use std::borrow::Cow;
 
@@ -30,10 +30,10 @@ const SEPARATOR: char = '~';
 /// What a request's query says of its Engine.IO session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Session {
-    /// It is no request of Engine.IO, or its session is not ours to route.
+    /// It is no request of Engine.IO, or of a session that is a single connection.
     Foreign,
     /// It asks for a new session by polling; the answer will hold its id.
-    Handshake,
+    Handshake(Version),
     /// It belongs to the session that this server issued.
     Tagged {
         /// The server that the tag names, be it known or not.
@@ -41,6 +41,17 @@ pub enum Session {
         /// The query as the server knows it: without the tag.
         query: String,
     },
+    /// It belongs to the session with this id, which has no tag of ours.
+    Issued(String),
+}
+
+/// A version of the protocol, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// That of Socket.IO 1 and 2, whose applications see the session's id.
+    UpTo3,
+    /// That of Socket.IO 3 and later, where only the transport uses it.
+    From4,
 }
 
 impl Session {
@@ -48,16 +59,19 @@ impl Session {
     pub fn of(query: &str, secret: &Secret) -> Self {
         let value =
             |name| form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
-        if value("EIO").as_deref() != Some("4") {
-            return Self::Foreign;
-        }
-        match value("sid") {
-            None if value("transport").as_deref() == Some("polling") => Self::Handshake,
-            None => Self::Foreign,
-            Some(sid) => match opened(&sid, secret) {
-                Some((id, server)) => Self::Tagged { server, query: with_sid(query, id) },
-                None => Self::Foreign,
-            },
+        let version = match value("EIO").as_deref() {
+            Some("4") => Version::From4,
+            Some("3" | "2") => Version::UpTo3,
+            _ => return Self::Foreign,
+        };
+        let Some(sid) = value("sid") else {
+            let is_polling = value("transport").as_deref() == Some("polling");
+            return if is_polling { Self::Handshake(version) } else { Self::Foreign };
+        };
+        match opened(&sid, secret).filter(|_| version == Version::From4) {
+            Some((id, server)) => Self::Tagged { server, query: with_sid(query, id) },
+            None if sid.is_empty() => Self::Foreign,
+            None => Self::Issued(sid.into_owned()),
         }
     }
 }
@@ -67,15 +81,9 @@ pub fn is_asked(query: &str) -> bool {
     query.as_bytes().split(|byte| *byte == b'&').any(|pair| pair.starts_with(b"EIO="))
 }
 
-/// Whether the session id in `query` ends in what looks like a tag, whoever made it.
-pub fn looks_tagged(query: &str) -> bool {
-    // Almost no query has the separator, and then there is nothing to decode.
-    if !query.bytes().any(|byte| byte == SEPARATOR as u8 || byte == b'%') {
-        return false;
-    }
-    let has_version = form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == "EIO" && value == "4");
-    let sid = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "sid");
-    has_version && sid.is_some_and(|(_, sid)| sid.rsplit_once(SEPARATOR).is_some_and(|(_, tag)| tag::looks_sealed(tag)))
+/// Whether the session id `sid` ends in what looks like a tag, whoever made it.
+pub fn looks_tagged(sid: &str) -> bool {
+    sid.rsplit_once(SEPARATOR).is_some_and(|(_, tag)| tag::looks_sealed(tag))
 }
 
 /// The id and the server of a tagged session id.
@@ -102,28 +110,82 @@ fn with_sid(query: &str, id: &str) -> String {
 /// The longest body of a response in which an open packet is looked for.
 pub const OPENING_MAX: usize = 16 * 1024;
 
-/// `body`, the answer to a handshake, with the session id in its open packet tagged for `server`.
-/// `None` when it holds no open packet that we understand.
-pub fn tag_opening(body: &[u8], secret: &Secret, server: ServerTag) -> Option<Vec<u8>> {
+/// The session id in `body`, the answer to a handshake; `None` when it holds no open packet that
+/// we understand.
+///
+/// ```text
+/// 0{"sid":"…",…}                  version 4
+/// 97:0{"sid":"…",…}2:40           version 3: lengths before packets
+/// 00 09 07 FF 0{"sid":"…",…}      version 3, binary: the length as digits, a byte each
+/// ___eio[0]("0{\"sid\":\"…\",…}");  JSONP: any of them as a script
+/// ```
+pub fn opening(body: &[u8]) -> Option<Cow<'_, str>> {
+    match script(body) {
+        Some(text) => session_id(text.as_bytes()).map(|id| Cow::Owned(id.to_owned())),
+        None => session_id(body).map(Cow::Borrowed),
+    }
+}
+
+/// What a script of JSONP hands to its page.
+fn script(body: &[u8]) -> Option<String> {
+    let call = body.strip_prefix(b"___eio[")?;
+    let argument = call.iter().position(|byte| *byte == b'(')? + 1;
+    first_json(&call[argument..])
+}
+
+/// The session id in the first packet, if that is an open packet. Borrowed from the text, so the id
+/// stands there as it is, without escapes.
+fn session_id(payload: &[u8]) -> Option<&str> {
     #[derive(Deserialize)]
     struct Open<'a> {
         sid: &'a str,
     }
-    /// Between packets of one body.
-    const RECORD_SEPARATOR: u8 = 0x1E;
 
-    let packet = body.split(|byte| *byte == RECORD_SEPARATOR).next()?;
-    let json = std::str::from_utf8(packet.strip_prefix(b"0")?).ok()?;
-    // Borrowed from the text, so the id stands there as it is, without escapes.
-    let Open { sid } = serde_json::from_str(json).ok()?;
-    let is_plain = !sid.is_empty() && sid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if !is_plain {
+    let Open { sid } = first_json(first_packet(payload)?.strip_prefix(b"0")?)?;
+    (!sid.is_empty()).then_some(sid)
+}
+
+fn first_packet(payload: &[u8]) -> Option<&[u8]> {
+    /// Longer lengths are those of larger bodies than are looked at.
+    const DIGITS_MAX: usize = 6;
+    let behind = |end: u8| {
+        let at = payload.iter().take(1 + DIGITS_MAX + 1).position(|byte| *byte == end)?;
+        payload.get(at + 1..)
+    };
+    match payload.first()? {
+        b'0' => Some(payload),
+        b'1'..=b'9' => behind(b':'),
+        0 => behind(0xFF),
+        _ => None,
+    }
+}
+
+/// The first JSON value in `text`, whatever stands behind it.
+fn first_json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
+    serde_json::Deserializer::from_slice(text).into_iter().next()?.ok()
+}
+
+/// `body`, the answer to a handshake, with the session id in its open packet tagged for `server`.
+/// `None` when it holds no open packet that we understand, or an id that we had better not touch.
+pub fn tag_opening(body: &[u8], secret: &Secret, server: ServerTag) -> Option<Vec<u8>> {
+    let sid = opening(body)?;
+    if !sid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
         return None;
     }
-    let end = sid.as_ptr().addr() - body.as_ptr().addr() + sid.len();
+    let end = match &sid {
+        Cow::Borrowed(sid) => sid.as_ptr().addr() - body.as_ptr().addr() + sid.len(),
+        Cow::Owned(sid) => end_in_script(body, sid)?,
+    };
     let tag = secret.seal(sid.as_bytes(), server);
     let (before, behind) = body.split_at_checked(end)?;
     Some([before, SEPARATOR.to_string().as_bytes(), tag.as_bytes(), behind].concat())
+}
+
+/// Where `sid` ends in a script, whose string has the packet's quotes escaped.
+fn end_in_script(body: &[u8], sid: &str) -> Option<usize> {
+    let quoted = format!(r#"\"sid\":\"{sid}\""#);
+    let at = body.windows(quoted.len()).position(|text| text == quoted.as_bytes())?;
+    Some(at + quoted.len() - 2)
 }
 
 #[cfg(test)]
@@ -166,40 +228,34 @@ mod tests {
         }
         let sid = tagged(ID);
 
-        check("EIO=4&transport=polling", &Session::Handshake);
-        check("transport=polling&t=x&EIO=4", &Session::Handshake);
+        let issued = |sid: &str| Session::Issued(sid.to_owned());
+
+        check("EIO=4&transport=polling", &Session::Handshake(Version::From4));
+        check("transport=polling&t=x&EIO=4", &Session::Handshake(Version::From4));
+        check("EIO=3&transport=polling&b64=1", &Session::Handshake(Version::UpTo3));
         check("EIO=4&transport=websocket", &Session::Foreign);
-        check("EIO=3&transport=polling", &Session::Foreign);
+        check("EIO=3&transport=websocket", &Session::Foreign);
+        check("EIO=5&transport=polling", &Session::Foreign);
         check("transport=polling", &Session::Foreign);
         check("", &Session::Foreign);
         check(&format!("transport=polling&sid={sid}"), &Session::Foreign);
-        check(&format!("EIO=3&sid={sid}"), &Session::Foreign);
-        check(&format!("EIO=4&sid={ID}"), &Session::Foreign);
-        check(&format!("EIO=4&sid={ID}~AAAAAAAAAAA"), &Session::Foreign);
-        check(&format!("EIO=4&sid=x{sid}"), &Session::Foreign);
-        check(&format!("EIO=4&sid={}", &sid[..sid.len() - 1]), &Session::Foreign);
-        check("EIO=4&sid=~", &Session::Foreign);
         check("EIO=4&sid=", &Session::Foreign);
+
+        check(&format!("EIO=3&sid={sid}"), &issued(&sid));
+        check(&format!("sid={ID}&EIO=4"), &issued(ID));
+        check("EIO=3&transport=websocket&sid=a%2Bb+c", &issued("a+b c"));
+        check(&format!("EIO=4&sid={ID}~AAAAAAAAAAA"), &issued(&format!("{ID}~AAAAAAAAAAA")));
+        check(&format!("EIO=4&sid=x{sid}"), &issued(&format!("x{sid}")));
+        check(&format!("EIO=4&sid={}", &sid[..sid.len() - 1]), &issued(&sid[..sid.len() - 1]));
+        check("EIO=4&sid=~", &issued("~"));
     }
 
     #[test]
     fn a_tag_is_known_by_its_shape() {
-        #[track_caller]
-        fn check(query: &str, expected: bool) {
-            assert_eq!(looks_tagged(query), expected, "{query}");
+        assert!(looks_tagged(&tagged(ID)) && looks_tagged(&format!("{ID}~AAAAAAAAAAA")));
+        for sid in ["", "~", ID, &format!("{}x", tagged(ID)), &format!("{ID}~AAAAAA.AAAA")] {
+            assert!(!looks_tagged(sid), "{sid}");
         }
-        let sid = tagged(ID);
-
-        check(&format!("EIO=4&transport=polling&sid={sid}"), true);
-        check(&format!("sid={}&EIO=4", sid.replace('~', "%7E")), true);
-        check(&format!("EIO=4&sid={ID}~AAAAAAAAAAA"), true);
-        check(&format!("EIO=3&sid={sid}"), false);
-        check(&format!("sid={sid}"), false);
-        check(&format!("EIO=4&sid={ID}"), false);
-        check(&format!("EIO=4&sid={sid}x"), false);
-        check(&format!("EIO=4&sid={ID}~AAAAAA.AAAA"), false);
-        check("EIO=4&sid=~", false);
-        check("EIO=4&transport=polling&t=~", false);
     }
 
     #[test]
@@ -233,6 +289,11 @@ mod tests {
             Some(&format!("0{{\"sid\":\"{sid}\"}}\x1e40{{\"sid\":\"x\"}}")),
         );
 
+        check(
+            &format!(r#"___eio[12]("0{{\"sid\":\"{ID}\",\"pingInterval\":25000}}");"#),
+            Some(&format!(r#"___eio[12]("0{{\"sid\":\"{sid}\",\"pingInterval\":25000}}");"#)),
+        );
+
         check("", None);
         check("0", None);
         check("ok", None);
@@ -243,5 +304,36 @@ mod tests {
         check(r#"0{"sid":"a b"}"#, None);
         check(r#"4{"sid":"abc"}"#, None);
         check(r#"0{"sid":"abc""#, None);
+    }
+
+    #[test]
+    fn the_id_is_found_in_every_framing() {
+        #[track_caller]
+        fn check(body: &[u8], expected: Option<&str>) {
+            assert_eq!(opening(body).as_deref(), expected, "{}", body.escape_ascii());
+        }
+        let open = format!(r#"0{{"sid":"{ID}","upgrades":["websocket"],"pingTimeout":5000}}"#);
+        let script = serde_json::to_string(&format!("85:{open}2:40")).expect("text becomes JSON");
+
+        check(open.as_bytes(), Some(ID));
+        check(format!("{open}\x1e40").as_bytes(), Some(ID));
+        check(format!("85:{open}2:40").as_bytes(), Some(ID));
+        check(&[b"\x00\x08\x05\xff", open.as_bytes(), b"\x00\x02\xff40"].concat(), Some(ID));
+        check(&[open.as_bytes(), b"\xff\xfe"].concat(), Some(ID));
+        check(format!("___eio[0]({script});").as_bytes(), Some(ID));
+        check(br#"97:0{"sid":"/#strange one"}"#, Some("/#strange one"));
+
+        check(b"", None);
+        check(b"2:40", None);
+        check(b"97:", None);
+        check(b"97", None);
+        check(b"1234567890:0{}", None);
+        check(b"\x00\x08\x05", None);
+        check(b"\x00", None);
+        check(br#"2:400{"sid":"a"}"#, None);
+        check(br#"97:0{"sid":["a"]}"#, None);
+        check(b"___eio[0](", None);
+        check(b"___eio[0](\"0{", None);
+        check(b"___eio", None);
     }
 }

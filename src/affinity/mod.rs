@@ -1,8 +1,9 @@
 //! Affinity: which client a request belongs to, so that it keeps its server.
 //!
-//! The sources of an upstream are tried in order, and the first that yields something decides: a
-//! session names the server that issued it, anything else is a key. A key is only ever hashed;
-//! what a *server* issued must not be: the request that had no session yet went elsewhere.
+//! The sources of an upstream are asked in order, and the first that finds something decides: a
+//! session leads to the server that issued it, anything else is a key. A key is only ever hashed;
+//! what a *server* issued must not be: the request that had no session yet went elsewhere. So such
+//! an id carries a tag of ours, or who issued it is learned from the response that did.
 
 mod cookie;
 pub mod doctor;
@@ -21,6 +22,10 @@ use ipnet::Ipv6Net;
 
 use crate::config::{AffinitySource, Ipv6Prefix, Pick, TrustedProxies};
 
+use engine_io::Session;
+use learned::{Place, SessionId};
+use tag::{Secret, ServerTag};
+
 /// What affinity needs to know of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
@@ -30,38 +35,61 @@ pub struct Asker<'a> {
     pub previous_hop: IpAddr,
     /// Whose forwarded addresses are believed.
     pub trusted: &'a TrustedProxies,
-    /// The server that issued the request's Engine.IO session, if it belongs to one.
-    pub engine_io: Option<usize>,
-    /// The server that the proxy's own cookie names, if the request has it.
-    pub sticky: Option<usize>,
+    /// What tags are keyed with.
+    pub secret: &'a Secret,
+    /// What the request's query says of its Engine.IO session.
+    pub engine_io: &'a Session,
 }
 
-/// Where a request belongs.
+/// What one source finds in a request.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Affinity<'a> {
-    /// The server that holds its session.
-    pub server: Option<usize>,
-    /// What names its client; never empty. Chooses the server when no session does, or when the
-    /// session's cannot be reached. May be a secret, so `Debug` does not show it.
-    pub key: Option<Cow<'a, [u8]>>,
-    /// What decided: the word for logs.
-    pub source: &'static str,
+pub enum Finding<'a> {
+    /// Nothing.
+    Nothing,
+    /// A session that this server holds.
+    Server(ServerTag),
+    /// A session whose server must have been learned. When nobody has, a key may take its place:
+    /// what no server issued, the client brought with it.
+    Session(SessionId, Option<Cow<'a, [u8]>>),
+    /// What names the client; never empty. May be a secret, so `Debug` does not show it.
+    Key(Cow<'a, [u8]>),
 }
 
-/// Where `asker` belongs by the first of `sources` that says so; `None` when none does.
-pub fn find<'a>(sources: &[AffinitySource], asker: Asker<'a>) -> Option<Affinity<'a>> {
-    let mut held = None;
-    for source in sources {
-        if held.is_none() {
-            held = holder(source, asker).map(|server| (server, label(source)));
+/// What `source` finds.
+pub fn ask<'a>(source: &AffinitySource, asker: Asker<'a>) -> Finding<'a> {
+    let headers = &asker.request.headers;
+    let server = |tag: Option<ServerTag>| tag.map_or(Finding::Nothing, Finding::Server);
+    let key = |key: Option<Cow<'a, [u8]>>| key.filter(|key| !key.is_empty()).map_or(Finding::Nothing, Finding::Key);
+    match source {
+        AffinitySource::EngineIo => match asker.engine_io {
+            Session::Tagged { server, .. } => Finding::Server(*server),
+            Session::Issued(sid) => Finding::Session(Place::EngineIo.session(sid.as_bytes()), None),
+            Session::Handshake(_) | Session::Foreign => Finding::Nothing,
+        },
+        AffinitySource::StickyCookie(cookie) => server(sticky::server(headers, cookie, asker.secret)),
+        AffinitySource::Session(session) => {
+            let place = Place::of(session);
+            let id = place.value(asker.request).map(|value| place.session(&value));
+            id.map_or(Finding::Nothing, |id| Finding::Session(id, None))
         }
-        if let Some(key) = key(source, asker).filter(|key| !key.is_empty()) {
-            let server = held.map(|(server, _)| server);
-            let source = held.map_or(label(source), |(_, source)| source);
-            return Some(Affinity { server, key: Some(key), source });
+        AffinitySource::Cookie(name) => {
+            let place = Place::Cookie(name);
+            let value = place.value(asker.request);
+            value.map_or(Finding::Nothing, |value| Finding::Session(place.session(&value), Some(value)))
         }
+        AffinitySource::Header(name) => key(header(headers, name)),
+        AffinitySource::Query(name) => key(query(asker.request, name)),
+        AffinitySource::ForwardedFor(..) if !asker.trusted.contains(asker.previous_hop) => Finding::Nothing,
+        AffinitySource::ForwardedFor(Pick::First, prefix) => {
+            key(forwarded::first(headers).map(|address| of_address(address, *prefix)))
+        }
+        AffinitySource::ForwardedFor(Pick::RightmostUntrusted, prefix) => {
+            let client = forwarded::rightmost_untrusted(headers, asker.previous_hop, asker.trusted);
+            // When only trusted hops are named, none of them is the client.
+            key((!asker.trusted.contains(client)).then(|| of_address(client, *prefix)))
+        }
+        AffinitySource::ClientIp(prefix) => key(Some(of_address(asker.previous_hop, *prefix))),
     }
-    held.map(|(server, source)| Affinity { server: Some(server), key: None, source })
 }
 
 /// What decided when the proxy's own cookie did.
@@ -73,35 +101,6 @@ pub const FORWARDED_FOR: &str = "forwarded_for";
 /// What decided when the address of the previous hop did.
 pub const CLIENT_IP: &str = "client_ip";
 
-/// The server that holds the request's session, by a source that knows of such.
-fn holder(source: &AffinitySource, asker: Asker<'_>) -> Option<usize> {
-    match source {
-        AffinitySource::EngineIo => asker.engine_io,
-        AffinitySource::StickyCookie(_) => asker.sticky,
-        _ => None,
-    }
-}
-
-fn key<'a>(source: &AffinitySource, asker: Asker<'a>) -> Option<Cow<'a, [u8]>> {
-    let headers = &asker.request.headers;
-    match source {
-        AffinitySource::Cookie(name) => cookie::find(headers, name).map(Cow::Borrowed),
-        AffinitySource::Header(name) => header(headers, name),
-        AffinitySource::Query(name) => query(asker.request.uri.query()?, name),
-        AffinitySource::ForwardedFor(..) if !asker.trusted.contains(asker.previous_hop) => None,
-        AffinitySource::ForwardedFor(Pick::First, prefix) => {
-            forwarded::first(headers).map(|address| of_address(address, *prefix))
-        }
-        AffinitySource::ForwardedFor(Pick::RightmostUntrusted, prefix) => {
-            let client = forwarded::rightmost_untrusted(headers, asker.previous_hop, asker.trusted);
-            // When only trusted hops are named, none of them is the client.
-            (!asker.trusted.contains(client)).then(|| of_address(client, *prefix))
-        }
-        AffinitySource::ClientIp(prefix) => Some(of_address(asker.previous_hop, *prefix)),
-        AffinitySource::EngineIo | AffinitySource::StickyCookie(_) => None,
-    }
-}
-
 /// The word for `source` in logs.
 pub fn label(source: &AffinitySource) -> &'static str {
     match source {
@@ -112,6 +111,7 @@ pub fn label(source: &AffinitySource) -> &'static str {
         AffinitySource::ClientIp(_) => CLIENT_IP,
         AffinitySource::EngineIo => "engine_io",
         AffinitySource::StickyCookie(_) => STICKY_COOKIE,
+        AffinitySource::Session(_) => "session",
     }
 }
 
@@ -127,8 +127,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<Cow<'a,
     Some(value)
 }
 
-fn query<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
-    let (_, value) = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name)?;
+fn query<'a>(request: &'a Parts, name: &str) -> Option<Cow<'a, [u8]>> {
+    let (_, value) = form_urlencoded::parse(request.uri.query()?.as_bytes()).find(|(key, _)| key == name)?;
     Some(match value {
         Cow::Borrowed(value) => Cow::Borrowed(value.as_bytes()),
         Cow::Owned(value) => Cow::Owned(value.into_bytes()),
@@ -157,17 +157,21 @@ fn of_network(network: Ipv6Net) -> String {
     }
 }
 
-impl std::fmt::Debug for Affinity<'_> {
+impl std::fmt::Debug for Finding<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let bytes = self.key.as_ref().map_or(0, |key| key.len());
-        write!(f, "Affinity(server {:?}, {bytes} bytes by {})", self.server, self.source)
+        match self {
+            Self::Nothing => write!(f, "Nothing"),
+            Self::Server(_) => write!(f, "Server"),
+            Self::Session(_, key) => write!(f, "Session(or a key: {})", key.is_some()),
+            Self::Key(key) => write!(f, "Key({} bytes)", key.len()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::StickyCookie;
+    use crate::config::{self, Find, Learn, StickyCookie};
 
     fn parts(target: &str, fields: &[(&str, &str)]) -> Parts {
         let request = http::Request::builder().uri(target);
@@ -175,42 +179,98 @@ mod tests {
         request.body(()).expect("a valid request").into_parts().0
     }
 
-    fn all() -> Vec<AffinitySource> {
-        vec![
-            AffinitySource::Cookie("sid".into()),
-            AffinitySource::Header(http::HeaderName::from_static("x-user")),
-            AffinitySource::Query("room".into()),
-            AffinitySource::ForwardedFor(Pick::First, Ipv6Prefix::default()),
-            AffinitySource::ClientIp(Ipv6Prefix::default()),
-        ]
+    /// What `source` finds in a request by way of the trusted hop 10.1.1.1.
+    fn asked(source: &AffinitySource, (target, fields): (&str, &[(&str, &str)]), engine_io: &Session) -> String {
+        let request = parts(target, fields);
+        let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().expect("a network")]);
+        let hop = "10.1.1.1".parse().expect("an address");
+        let secret = Secret::new(b"0123456789abcdef");
+        let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, secret: &secret, engine_io };
+        match ask(source, asker) {
+            Finding::Nothing => "nothing".to_owned(),
+            Finding::Key(key) => format!("key {}", String::from_utf8_lossy(&key)),
+            Finding::Server(tag) if tag == secret.server("red") => "server red".to_owned(),
+            Finding::Server(_) => "another server".to_owned(),
+            Finding::Session(id, key) => {
+                let places = [Place::EngineIo, Place::Cookie("sid"), Place::Header(&X_SESSION), Place::Query("id")];
+                let place = places.iter().find(|place| place.session(b"s") == id);
+                format!("session {place:?} {}", key.is_some())
+            }
+        }
+    }
+
+    const X_SESSION: http::HeaderName = http::HeaderName::from_static("x-session");
+
+    #[test]
+    fn each_source_finds_what_is_its_own() {
+        #[track_caller]
+        fn check(source: &AffinitySource, request: (&str, &[(&str, &str)]), expected: &str) {
+            assert_eq!(asked(source, request, &Session::Foreign), expected, "{source:?} {request:?}");
+        }
+
+        let user = AffinitySource::Header(http::HeaderName::from_static("x-user"));
+        check(&user, ("/", &[("X-User", "u")]), "key u");
+        check(&user, ("/", &[("X-User", "a"), ("X-User", "b")]), "key a, b");
+        check(&user, ("/", &[("X-User", "")]), "nothing");
+        let room = AffinitySource::Query("room".into());
+        check(&room, ("/?room=r", &[]), "key r");
+        check(&room, ("/?room=a%20b+c", &[]), "key a b c");
+        check(&room, ("/?room=", &[]), "nothing");
+        check(&room, ("/?other=r", &[]), "nothing");
+        let forwarded = AffinitySource::ForwardedFor(Pick::First, Ipv6Prefix::default());
+        check(&forwarded, ("/", &[("X-Forwarded-For", "192.0.2.1")]), "key 192.0.2.1");
+        check(&forwarded, ("/", &[("X-Forwarded-For", "2001:db8:1:2:3::4")]), "key 2001:db8:1:2::/64");
+        check(&forwarded, ("/", &[("X-Forwarded-For", "unknown")]), "nothing");
+        check(
+            &AffinitySource::ClientIp(Ipv6Prefix::default()),
+            ("/", &[("X-Forwarded-For", "192.0.2.1")]),
+            "key 10.1.1.1",
+        );
+
+        // A cookie may be a session or a key; whoever has learned it knows.
+        let cookie = AffinitySource::Cookie("sid".into());
+        check(&cookie, ("/", &[("Cookie", "sid=s")]), "session Some(Cookie(\"sid\")) true");
+        check(&cookie, ("/", &[("Cookie", "sid=")]), "nothing");
+        check(&cookie, ("/", &[("Cookie", "sid=other")]), "session None true");
     }
 
     #[test]
-    fn the_first_source_that_yields_decides() {
+    fn sessions_are_found_where_they_stand() {
         #[track_caller]
-        fn check(target: &str, fields: &[(&str, &str)], source: &str, key: &str) {
-            let request = parts(target, fields);
-            let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().expect("a network")]);
-            let hop = "10.1.1.1".parse().expect("an address");
-            let asker =
-                Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None, sticky: None };
-            let found = find(&all(), asker).expect("the previous hop always yields");
-            assert_eq!((found.source, String::from_utf8_lossy(&found.key.expect("a key")).as_ref()), (source, key));
+        fn check(find: Find, request: (&str, &[(&str, &str)]), expected: &str) {
+            let source = AffinitySource::Session(config::Session { learn: Learn::ResponseHeader(X_SESSION), find });
+            assert_eq!(asked(&source, request, &Session::Foreign), expected, "{source:?} {request:?}");
         }
 
-        let everything = [("Cookie", "sid=c"), ("X-User", "u"), ("X-Forwarded-For", "192.0.2.1")];
-        check("/?room=r", &everything, "cookie", "c");
-        check("/?room=r", &everything[1..], "header", "u");
-        check("/?room=r", &everything[2..], "query", "r");
-        check("/?other=r", &everything[2..], "forwarded_for", "192.0.2.1");
-        check("/", &[], "client_ip", "10.1.1.1");
+        check(Find::Header(X_SESSION), ("/", &[("X-Session", "s")]), "session Some(Header(\"x-session\")) false");
+        check(Find::Header(X_SESSION), ("/", &[("X-Session", "")]), "nothing");
+        check(Find::Query("id".into()), ("/?id=s", &[]), "session Some(Query(\"id\")) false");
+        check(Find::Query("id".into()), ("/?id=", &[]), "nothing");
+        check(Find::Cookie("sid".into()), ("/", &[("Cookie", "sid=s")]), "session Some(Cookie(\"sid\")) false");
+    }
 
-        // What is empty yields nothing.
-        check("/?room=", &[("Cookie", "sid="), ("X-User", "")], "client_ip", "10.1.1.1");
-        check("/?room=a%20b+c", &[], "query", "a b c");
-        check("/", &[("X-User", "a"), ("X-User", "b")], "header", "a, b");
-        check("/", &[("X-Forwarded-For", "unknown")], "client_ip", "10.1.1.1");
-        check("/", &[("X-Forwarded-For", "2001:db8:1:2:3::4")], "forwarded_for", "2001:db8:1:2::/64");
+    #[test]
+    fn engine_io_and_cookies_of_ours_name_servers() {
+        use engine_io::Version;
+        #[track_caller]
+        fn check(source: &AffinitySource, fields: &[(&str, &str)], session: &Session, expected: &str) {
+            assert_eq!(asked(source, ("/", fields), session), expected, "{source:?} {session:?}");
+        }
+        let secret = Secret::new(b"0123456789abcdef");
+
+        let tagged = Session::Tagged { server: secret.server("red"), query: String::new() };
+        check(&AffinitySource::EngineIo, &[], &tagged, "server red");
+        check(&AffinitySource::EngineIo, &[], &Session::Issued("s".into()), "session Some(EngineIo) false");
+        check(&AffinitySource::EngineIo, &[], &Session::Handshake(Version::From4), "nothing");
+        check(&AffinitySource::EngineIo, &[], &Session::Foreign, "nothing");
+        check(&AffinitySource::ClientIp(Ipv6Prefix::default()), &[], &tagged, "key 10.1.1.1");
+
+        let sticky = StickyCookie { name: "steadfast".into(), max_age: None };
+        let field = sticky::issue(&sticky, &secret, secret.server("red"), 7, false);
+        let cookie = field.split(';').next().expect("it has a value").to_owned();
+        let sticky = AffinitySource::StickyCookie(sticky);
+        check(&sticky, &[("Cookie", &cookie)], &tagged, "server red");
+        check(&sticky, &[("Cookie", "steadfast=x")], &tagged, "nothing");
     }
 
     #[test]
@@ -246,45 +306,24 @@ mod tests {
     }
 
     #[test]
-    fn a_session_names_its_server_at_its_place_in_the_list() {
-        use AffinitySource::{EngineIo, Query};
-        #[track_caller]
-        fn check(sources: &[AffinitySource], expected: Option<(Option<usize>, bool, &str)>) {
-            let request = parts("/?room=r", &[]);
-            let hop = "10.1.1.1".parse().expect("an address");
-            let trusted = TrustedProxies::default();
-            let asker =
-                Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: Some(2), sticky: Some(1) };
-            let found = find(sources, asker).map(|found| (found.server, found.key.is_some(), found.source));
-            assert_eq!(found, expected, "{sources:?}");
-        }
-
-        let client_ip = AffinitySource::ClientIp(Ipv6Prefix::default());
-        check(&[EngineIo], Some((Some(2), false, "engine_io")));
-        check(&[EngineIo, client_ip.clone()], Some((Some(2), true, "engine_io")));
-        check(&[Query("room".into()), EngineIo], Some((None, true, "query")));
-        check(&[Query("x".into()), EngineIo, client_ip.clone()], Some((Some(2), true, "engine_io")));
-        let sticky = AffinitySource::StickyCookie(StickyCookie { name: "steadfast".into(), max_age: None });
-        check(&[sticky.clone(), EngineIo, client_ip.clone()], Some((Some(1), true, "sticky_cookie")));
-        check(&[EngineIo, sticky.clone()], Some((Some(2), false, "engine_io")));
-        check(&[sticky], Some((Some(1), false, "sticky_cookie")));
-        check(&[client_ip], Some((None, true, "client_ip")));
-        check(&[], None);
-    }
-
-    #[test]
     fn strangers_may_not_say_for_whom_they_forward() {
         let request = parts("/", &[("X-Forwarded-For", "192.0.2.1")]);
         let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().expect("a network")]);
         let hop = "203.0.113.9".parse().expect("an address");
-        let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, engine_io: None, sticky: None };
-        assert_eq!(find(&all(), asker).map(|found| found.source), Some("client_ip"));
-        assert_eq!(find(&[AffinitySource::ForwardedFor(Pick::First, Ipv6Prefix::default())], asker), None);
+        let secret = Secret::new(b"0123456789abcdef");
+        let engine_io = &Session::Foreign;
+        let asker = Asker { request: &request, previous_hop: hop, trusted: &trusted, secret: &secret, engine_io };
+        for pick in [Pick::First, Pick::RightmostUntrusted] {
+            assert_eq!(ask(&AffinitySource::ForwardedFor(pick, Ipv6Prefix::default()), asker), Finding::Nothing);
+        }
+        let key = Finding::Key(Cow::Borrowed(b"203.0.113.9"));
+        assert_eq!(ask(&AffinitySource::ClientIp(Ipv6Prefix::default()), asker), key);
     }
 
     #[test]
     fn debug_does_not_leak_the_key() {
-        let affinity = Affinity { server: None, key: Some(Cow::Borrowed(b"secret")), source: "cookie" };
-        assert_eq!(format!("{affinity:?}"), "Affinity(server None, 6 bytes by cookie)");
+        assert_eq!(format!("{:?}", Finding::Key(Cow::Borrowed(b"secret"))), "Key(6 bytes)");
+        let session = Finding::Session(Place::EngineIo.session(b"s"), Some(Cow::Borrowed(b"secret")));
+        assert_eq!(format!("{session:?}"), "Session(or a key: true)");
     }
 }

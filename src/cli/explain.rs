@@ -8,12 +8,14 @@ use std::process::ExitCode;
 use http::request::Parts;
 
 use super::{Done, FAILED, WRONG, load};
-use crate::affinity::engine_io::Session;
+use crate::affinity::engine_io::{Session, Version};
 use crate::affinity::tag::Secret;
-use crate::affinity::{self, Asker, sticky};
+use crate::affinity::{self, Asker, Finding};
 use crate::config::{AffinitySource, Config, HostPattern, State};
+use crate::exchange::placement::{self, Holder};
 use crate::observe::metrics::Metrics;
 use crate::route;
+use crate::session_store::SessionStore;
 use crate::upstream::Upstream;
 
 /// The request to explain.
@@ -87,52 +89,45 @@ impl Explanation<'_> {
 
     fn write_upstream(&self, out: &mut String, upstream: usize) -> fmt::Result {
         let secret = self.config.affinity_secret.clone().unwrap_or_else(|| Secret::new(b""));
-        let upstreams = Upstream::all(&self.config.upstreams, &secret, &Metrics::new());
+        let metrics = Metrics::new();
+        let upstreams = Upstream::all(&self.config.upstreams, &secret, &metrics);
         let upstream = &upstreams[upstream];
-        let session = self.request.uri.query().map_or(Session::Foreign, |query| Session::of(query, &secret));
-        let holder = match &session {
-            Session::Tagged { server, .. } => upstream.tagged(*server),
-            Session::Foreign | Session::Handshake => None,
-        };
+        let store = SessionStore::new(&self.config.session_store, &metrics);
+        let engine_io = placement::engine_io_session(upstream, self.request, &secret);
         let asker = Asker {
             request: self.request,
             previous_hop: self.previous_hop,
             trusted: &self.config.trusted_proxies,
-            engine_io: holder,
-            sticky: upstream
-                .sticky_cookie()
-                .and_then(|cookie| sticky::server(&self.request.headers, cookie, &secret))
-                .and_then(|tag| upstream.tagged(tag)),
+            secret: &secret,
+            engine_io: &engine_io,
         };
-        let decides = affinity::find(&upstream.affinity, asker);
-        let mut is_decided = false;
-        for source in &upstream.affinity {
-            let found = affinity::find(std::slice::from_ref(source), asker);
-            let mut text = match &found {
-                Some(found) => found.key.as_ref().map_or_else(
-                    || "the server that issued the session".to_owned(),
-                    |key| format!("{:?}", String::from_utf8_lossy(key)),
-                ),
-                None => self.why_nothing(source, &session).to_owned(),
-            };
-            if found.is_some() && !std::mem::replace(&mut is_decided, true) {
-                text += "  <- decides";
-            }
-            writeln!(out, "affinity      {}: {text}", affinity::label(source))?;
+        let mut lines = Vec::new();
+        let see = |source: &AffinitySource, finding: &Finding<'_>, holder| {
+            lines.push((self.says(source, finding, holder, upstream, &engine_io), is_decisive(finding, holder)));
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|_| fmt::Error)?;
+        let found = runtime.block_on(placement::find(asker, upstream, &upstreams, &store, see));
+        // Those behind the one that decides were not asked, but what they would say is worth knowing.
+        for source in &upstream.affinity[lines.len()..] {
+            let finding = affinity::ask(source, asker);
+            lines.push((self.says(source, &finding, Holder::Nobody, upstream, &engine_io), false));
+        }
+        let decides = lines.iter().position(|(_, is_decisive)| *is_decisive);
+        for (number, (source, (text, _))) in upstream.affinity.iter().zip(&lines).enumerate() {
+            let mark = if Some(number) == decides { "  <- decides" } else { "" };
+            writeln!(out, "affinity      {}: {text}{mark}", affinity::label(source))?;
         }
         if decides.is_none() {
             writeln!(out, "affinity      nothing found: a server by balance.keyless")?;
         }
-        let key = decides.as_ref().and_then(|found| found.key.as_deref());
-        let holder = decides.as_ref().and_then(|found| found.server);
-        for (place, server) in upstream.candidates(holder, key).enumerate() {
+        for (place, server) in upstream.candidates(found.holder, found.key.as_deref()).enumerate() {
             let server = &upstream.servers[server];
             let state = if server.state().takes_clients() { "" } else { ": state drain, but it holds the session" };
             writeln!(out, "server {:<6} {} ({}){state}", place + 1, server.name, server.address)?;
         }
-        for (index, server) in upstream.servers.iter().enumerate() {
+        for (number, server) in upstream.servers.iter().enumerate() {
             let why = match server.state() {
-                State::Drain if holder != Some(index) => "state drain, so only the sessions that it holds",
+                State::Drain if found.holder != Some(number) => "state drain, so only the sessions that it holds",
                 State::Maint => "state maint, so nothing",
                 State::Drain | State::Ready => continue,
             };
@@ -141,17 +136,44 @@ impl Explanation<'_> {
         Ok(())
     }
 
-    fn why_nothing(&self, source: &AffinitySource, session: &Session) -> &'static str {
+    /// What `source` has found, in words.
+    fn says(
+        &self,
+        source: &AffinitySource,
+        finding: &Finding<'_>,
+        holder: Holder,
+        upstream: &Upstream,
+        engine_io: &Session,
+    ) -> String {
+        match (holder, finding) {
+            (Holder::Server(server), _) => format!("a session of server {}", upstream.servers[server].name),
+            (Holder::Gone, _) => "a session of a server that is not there, or in maint".to_owned(),
+            (Holder::Elsewhere, _) => "a session of a server of another upstream".to_owned(),
+            (Holder::Nobody, Finding::Key(key) | Finding::Session(_, Some(key))) => {
+                format!("{:?}", String::from_utf8_lossy(key))
+            }
+            (Holder::Nobody, Finding::Session(_, None)) if self.config.session_store.redis.is_some() => {
+                "a session that nobody has learned".to_owned()
+            }
+            (Holder::Nobody, Finding::Session(_, None)) => {
+                "a session; who issued it, the running proxy may have learned".to_owned()
+            }
+            (Holder::Nobody, Finding::Server(_)) => "a session".to_owned(),
+            (Holder::Nobody, Finding::Nothing) => self.why_nothing(source, engine_io).to_owned(),
+        }
+    }
+
+    fn why_nothing(&self, source: &AffinitySource, engine_io: &Session) -> &'static str {
         match source {
-            AffinitySource::EngineIo => match session {
-                Session::Handshake => "a new session, whose id will be tagged",
-                Session::Tagged { .. } => "the session's tag names a server that is not there, or in maint",
-                Session::Foreign if self.config.affinity_secret.is_none() => {
-                    "no session that can be read without affinity_secret_file"
-                }
-                Session::Foreign => "no session with a tag of ours",
+            AffinitySource::EngineIo => match engine_io {
+                Session::Handshake(Version::From4) => "a new session, whose id will be tagged",
+                Session::Handshake(Version::UpTo3) => "a new session, whose server will be learned",
+                _ => "no session",
             },
-            AffinitySource::StickyCookie(_) => "no cookie of ours whose server may be used; one will be issued",
+            AffinitySource::StickyCookie(_) if self.config.affinity_secret.is_none() => {
+                "no cookie that can be read without affinity_secret_file"
+            }
+            AffinitySource::StickyCookie(_) => "no cookie of ours; one will be issued",
             AffinitySource::ForwardedFor(..) if !self.config.trusted_proxies.contains(self.previous_hop) => {
                 "not asked: the previous hop is not among trusted_proxies"
             }
@@ -159,7 +181,13 @@ impl Explanation<'_> {
             AffinitySource::Cookie(_) => "no such cookie",
             AffinitySource::Header(_) => "no such field",
             AffinitySource::Query(_) => "no such parameter",
+            AffinitySource::Session(_) => "no session",
             AffinitySource::ClientIp(_) => "nothing",
         }
     }
+}
+
+/// Whether this settles where the request belongs.
+fn is_decisive(finding: &Finding<'_>, holder: Holder) -> bool {
+    matches!(holder, Holder::Server(_)) || matches!(finding, Finding::Key(_) | Finding::Session(_, Some(_)))
 }

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::affinity::forwarded::X_FORWARDED_FOR;
 
 use super::{
-    AccessLog, Admin, AffinitySource, Balance, ClientIp, Hash, Ipv6Prefix, Keyless, Limits, LogFormat, LogPath, Pick,
-    Redis, SessionStore, Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies,
+    AccessLog, Admin, AffinitySource, Balance, ClientIp, Find, Hash, Ipv6Prefix, Keyless, Learn, Limits, LogFormat,
+    LogPath, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies,
 };
 
 impl TrustedProxies {
@@ -55,6 +56,24 @@ impl Default for Ipv6Prefix {
     /// What providers give to one network.
     fn default() -> Self {
         Self(64)
+    }
+}
+
+impl Session {
+    /// Model Context Protocol, Streamable HTTP transport, section "Session Management":
+    /// <https://modelcontextprotocol.io/specification/2025-06-18/basic/transports>.
+    pub(super) fn mcp() -> Self {
+        const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+        Self { learn: Learn::ResponseHeader(SESSION_ID), find: Find::Header(SESSION_ID) }
+    }
+
+    /// SignalR: the answer to `POST …/negotiate` has a `connectionToken` from version 1 on, and before
+    /// that only a `connectionId`; `id` brings it back.
+    /// <https://github.com/dotnet/aspnetcore/blob/main/src/SignalR/docs/specs/TransportProtocols.md>
+    pub(super) fn signalr() -> Self {
+        let member = |name: &str| vec![name.to_owned()];
+        let learn = Learn::Json(vec![member("connectionToken"), member("connectionId")]);
+        Self { learn, find: Find::Query("id".to_owned()) }
     }
 }
 

@@ -180,7 +180,9 @@ pub enum AffinitySource {
     EngineIo,
     /// A cookie that the proxy issues, and that names the server.
     StickyCookie(StickyCookie),
-    /// The value of this cookie, hashed.
+    /// A session that a server issues, and that the proxy learns when it does.
+    Session(Session),
+    /// The value of this cookie: learned if a server sets it, hashed otherwise.
     Cookie(String),
     /// The value of this request header, hashed as it stands.
     Header(HeaderName),
@@ -199,6 +201,35 @@ pub struct StickyCookie {
     pub name: String,
     /// How long clients keep it; `None`: until they close.
     pub max_age: Option<Duration>,
+}
+
+/// A session that a server issues: where its id stands when it is new, and where in later requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Where a server's response has the id.
+    pub learn: Learn,
+    /// Where later requests have it.
+    pub find: Find,
+}
+
+/// Where the id of a new session stands in a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Learn {
+    /// In this field of the head.
+    ResponseHeader(HeaderName),
+    /// In the first of these members of a JSON object; each a path through objects.
+    Json(Vec<Vec<String>>),
+}
+
+/// Where the id of a session stands in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Find {
+    /// In this field of the head.
+    Header(HeaderName),
+    /// In this parameter of the query.
+    Query(String),
+    /// In this cookie.
+    Cookie(String),
 }
 
 /// Which of the addresses that proxies on the way have noted.

@@ -43,6 +43,10 @@ impl<'a> Item<'a> {
         matches!(self.value, Value::Mapping(_))
     }
 
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.value, Value::Sequence(_))
+    }
+
     /// Whether this switches something off. YAML 1.1 writers turn a plain `off` into `false`.
     pub(super) fn is_off(&self) -> bool {
         matches!(self.value, Value::Bool(false)) || self.as_text() == Some("off")

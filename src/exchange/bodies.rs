@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
@@ -17,9 +17,8 @@ use pingora::{BError, ErrorType};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ends::of_client;
+use super::placement::Placement;
 use super::{Answer, Failure, no_response, wire};
-use crate::affinity::engine_io;
-use crate::affinity::tag::Secret;
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
@@ -175,17 +174,13 @@ pub(super) async fn respond(
     mut answer: Answer,
     mut head: Box<ResponseHeader>,
     upstream: &Upstream,
-    secret: &Secret,
     record: &mut Record,
 ) -> Result<Passed, EndReason> {
     record.answered(head.status.as_u16());
-    let mut begun = std::mem::take(&mut answer.begun);
-    if answer.up.is_body_done()
-        && let Some(tagged) = engine_io::tag_opening(&begun, secret, upstream.tag(answer.server))
-    {
+    let begun = std::mem::take(&mut answer.begun);
+    if answer.is_tagged {
         head.remove_header(&TRANSFER_ENCODING);
-        head.insert_header(CONTENT_LENGTH, tagged.len()).map_err(|_| EndReason::ServerError)?;
-        begun = tagged.into();
+        head.insert_header(CONTENT_LENGTH, begun.len()).map_err(|_| EndReason::ServerError)?;
     }
     let pause = if headers::is_event_stream(&head) { upstream.timeouts.idle } else { upstream.timeouts.body };
     pass_bodies(down, &mut answer, head, begun, pause, upstream.timeouts.send, record).await?;
@@ -204,26 +199,34 @@ pub(super) enum Passed {
     Early,
 }
 
-/// Reads the body that may hold an open packet, and no more of it than an open packet may have.
+/// Reads what may hold the id of a new session, and no more of the body than an id can stand in.
 /// Nothing has been answered yet, so what goes wrong meanwhile can still be said.
-pub(super) async fn read_opening(
+pub(super) async fn read_begun(
+    down: &mut ServerSession,
+    up: &mut ClientSession,
+    place: &Placement,
+    upstream: &Upstream,
+) -> Result<Bytes, Failure> {
+    let Some(bytes_max) = up.resp_header().and_then(|head| place.reads(head)) else {
+        return Ok(Bytes::new());
+    };
+    Box::pin(read_to(bytes_max, down, up, upstream)).await
+}
+
+/// Reads the body to its end, or until it has more than `bytes_max`.
+async fn read_to(
+    bytes_max: usize,
     down: &mut ServerSession,
     up: &mut ClientSession,
     upstream: &Upstream,
 ) -> Result<Bytes, Failure> {
-    let may_hold_packet =
-        |head: &ResponseHeader| head.status == StatusCode::OK && !head.headers.contains_key(CONTENT_ENCODING);
-    if !up.resp_header().is_some_and(may_hold_packet) {
-        return Ok(Bytes::new());
-    }
     let Some(client) = wire(down) else {
         return Err(Failure::End(EndReason::ServerError));
     };
-    let deadline = Instant::now() + upstream.timeouts.body;
     let mut body = Vec::new();
-    while !up.is_body_done() && body.len() <= engine_io::OPENING_MAX {
+    while !up.is_body_done() && body.len() <= bytes_max {
         let piece = tokio::select! {
-            piece = timeout_at(deadline, up.read_body_bytes()) => piece,
+            piece = timeout(upstream.timeouts.body, up.read_body_bytes()) => piece,
             () = client.closed() => return Err(Failure::End(EndReason::ClientClosed)),
         };
         match piece {

@@ -14,7 +14,7 @@
 mod bodies;
 mod ends;
 mod handoff;
-mod placement;
+pub mod placement;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::timeout;
 
-use crate::affinity::engine_io::{self, Session};
+use crate::affinity::engine_io;
 use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
 use crate::config::{ClientIp, Limits, Route, TrustedProxies};
@@ -37,6 +37,7 @@ use crate::error::ProxyError;
 use crate::observe::{Asked, Observer, Record};
 use crate::relay::{EndReason, Handover};
 use crate::route;
+use crate::session_store::SessionStore;
 use crate::socket::{Socket, Wire};
 use crate::upstream::headers::{self, PreviousHop};
 use crate::upstream::{Pool, Upstream, connect};
@@ -54,6 +55,8 @@ pub struct Front {
     pub upstreams: Vec<Arc<Upstream>>,
     /// What tags are keyed with.
     pub secret: Secret,
+    /// Who issued the sessions that carry no tag.
+    pub sessions: SessionStore,
     /// Whose forwarded fields are believed.
     pub trusted: TrustedProxies,
     /// Who the client is, for logs.
@@ -171,6 +174,8 @@ struct Answer {
     is_sent: bool,
     /// What has been read of the body already, because it may hold a session's id.
     begun: Bytes,
+    /// It was all of the body, and now has a tag that the server's length does not know of.
+    is_tagged: bool,
     /// Where the request belonged.
     place: Placement,
 }
@@ -183,7 +188,7 @@ async fn serve(
     previous_hop: IpAddr,
     record: &mut Record,
 ) -> Result<Answer, Failure> {
-    let place = Placement::of(front, upstream, down.req_header(), previous_hop);
+    let place = Placement::of(front, upstream, down.req_header(), previous_hop).await;
     record.named_by(place.source);
     let hop = PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: "http" };
     let asked = headers::upgrade_of(down.req_header()).cloned();
@@ -203,11 +208,15 @@ async fn serve(
                 if down.req_header().uri.query().is_some_and(engine_io::is_asked) {
                     upstream.answered_engine_io(up.get_status().map_or(0, |status| status.as_u16()));
                 }
-                let begun = match place.session {
-                    Session::Handshake => bodies::read_opening(down, &mut up, upstream).await?,
-                    Session::Tagged { .. } | Session::Foreign => Bytes::new(),
-                };
-                return Ok(Answer { up, server, asked, is_sent, begun, place });
+                let mut begun = bodies::read_begun(down, &mut up, &place, upstream).await?;
+                let tagged = up.is_body_done().then(|| place.tagged(&begun, server, upstream, &front.secret)).flatten();
+                let is_tagged = tagged.is_some();
+                match (tagged, up.resp_header()) {
+                    (Some(tagged), _) => begun = tagged.into(),
+                    (None, Some(head)) => place.learn(&front.sessions, upstream, server, head, &begun).await,
+                    (None, None) => {}
+                }
+                return Ok(Answer { up, server, asked, is_sent, begun, is_tagged, place });
             }
             // The server closed an idle connection while the request was on its way.
             Err(Failure::Stale) if can_repeat => may_use_pool = false,
@@ -262,9 +271,7 @@ async fn finish(
         }
     }
     let passed = match plan {
-        Ok(handoff::Plan::Respond(head)) => {
-            bodies::respond(&mut down, answer, head, &upstream, &front.secret, &mut record).await
-        }
+        Ok(handoff::Plan::Respond(head)) => bodies::respond(&mut down, answer, head, &upstream, &mut record).await,
         Ok(handoff::Plan::Relay(head, kind)) => {
             return match handoff::hand_over(down, answer, head, kind, upstream, record).await {
                 Some(handover) => Next::Relay(handover),

@@ -1,82 +1,156 @@
-//! Where a request belongs, from what it says of itself: a session that a server holds, or a key.
+//! Where a request belongs, from what it says of itself: a session that a server holds, or a key;
+//! and what its response says of that, so that the next request finds its way.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use http::header::SET_COOKIE;
-use http::{HeaderMap, Method};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE};
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::Front;
 use crate::affinity::doctor::{self, Tag};
-use crate::affinity::engine_io::{self, Session};
-use crate::affinity::tag::ServerTag;
-use crate::affinity::{self, Asker, sticky};
-use crate::config::AffinitySource;
+use crate::affinity::engine_io::{self, Session, Version};
+use crate::affinity::learned::{self, Place, SessionId};
+use crate::affinity::tag::Secret;
+use crate::affinity::{self, Asker, Finding, sticky};
+use crate::config::{AffinitySource, Learn};
+use crate::session_store::SessionStore;
 use crate::upstream::Upstream;
 use crate::upstream::headers;
 
 /// Where a request belongs.
-pub(super) struct Placement {
+#[derive(Debug)]
+pub struct Placement {
     /// What it says of its Engine.IO session.
-    pub(super) session: Session,
-    /// The server that its cookie of ours names.
-    sticky: Option<usize>,
+    session: Session,
     /// The server that holds its session.
-    pub(super) holder: Option<usize>,
-    /// What names its client.
-    pub(super) key: Option<Vec<u8>>,
-    /// What decided.
-    pub(super) source: &'static str,
+    pub holder: Option<usize>,
+    /// What names its client; chooses the server when nobody holds a session, or who does cannot be
+    /// reached.
+    pub key: Option<Vec<u8>>,
+    /// What decided: the word for logs.
+    pub source: &'static str,
+    /// The session whose holder had to be learned.
+    learned: Option<SessionId>,
+    /// What the body of the response may hold that has to be read.
+    reads: Option<Reads>,
+}
+
+/// What the beginning of a response's body may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    /// The open packet of a new Engine.IO session.
+    Opening,
+    /// The id of a new session, in JSON.
+    Json,
+}
+
+/// Who holds the session that a source found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// There is no session, or nobody knows whose it is.
+    Nobody,
+    /// This server.
+    Server(usize),
+    /// A server of another upstream.
+    Elsewhere,
+    /// A server that is no longer there.
+    Gone,
 }
 
 impl Placement {
     /// Finds out, and counts sessions whose server is gone.
-    pub(super) fn of(front: &Front, upstream: &Upstream, head: &RequestHeader, previous_hop: IpAddr) -> Self {
-        let session = session(front, upstream, head);
-        let known = |tag| {
-            let server = upstream.tagged(tag);
-            upstream.metrics.lost_sessions.inc_by(server.is_none().into());
-            server
+    pub(super) async fn of(front: &Front, upstream: &Upstream, head: &RequestHeader, previous_hop: IpAddr) -> Self {
+        let session = engine_io_session(upstream, head, &front.secret);
+        let asker =
+            Asker { request: head, previous_hop, trusted: &front.trusted, secret: &front.secret, engine_io: &session };
+        let mut tag = Tag::None;
+        let see = |source: &AffinitySource, finding: &Finding<'_>, holder| {
+            upstream.metrics.lost_sessions.inc_by((holder == Holder::Gone).into());
+            tag = tag.max(tag_of(source, finding, holder, asker));
         };
-        let tagged = match &session {
-            Session::Tagged { server, .. } => Some(*server),
-            Session::Foreign | Session::Handshake => None,
-        };
-        let issuer = tagged.and_then(known);
-        let cookie = upstream.sticky_cookie();
-        let in_cookie = cookie.and_then(|cookie| sticky::server(&head.headers, cookie, &front.secret));
-        let sticky = in_cookie.and_then(known);
-        let asker = Asker { request: head, previous_hop, trusted: &front.trusted, engine_io: issuer, sticky };
-        let affinity = affinity::find(&upstream.affinity, asker);
-        let place = Self {
-            session,
-            sticky,
-            holder: affinity.as_ref().and_then(|affinity| affinity.server),
-            source: affinity.as_ref().map_or("none", |affinity| affinity.source),
-            key: affinity.and_then(|affinity| affinity.key).map(Cow::into_owned),
-        };
-        let tag_of_id = seen(tagged, issuer, || query(upstream, head).is_some_and(engine_io::looks_tagged));
-        let looks_ours = || cookie.is_some_and(|cookie| sticky::looks_ours(&head.headers, cookie));
-        let tag_of_cookie = seen(in_cookie, sticky, looks_ours);
+        let found = find(asker, upstream, &front.upstreams, &front.sessions, see).await;
+        let (holder, key, source, learned) = (found.holder, found.key, found.source, found.learned);
         upstream.asked(&doctor::Asked {
             headers: &head.headers,
             previous_hop,
             trusted: &front.trusted,
-            source: place.source,
-            has_session: place.holder.is_some(),
-            key: place.key.as_deref(),
-            tag: tag_of_id.max(tag_of_cookie),
+            source,
+            has_session: holder.is_some(),
+            key: key.as_deref(),
+            tag,
         });
-        place
+        let key = key.map(Cow::into_owned);
+        let reads = reads(upstream, head, &session, learned.is_some());
+        Self { session, holder, key, source, learned, reads }
     }
 
-    /// Takes off the request what is between the client and us.
+    /// Takes off the request what is between the client and us, and has the server answer so that
+    /// we can read it.
     pub(super) fn prepare(&self, head: &mut RequestHeader, upstream: &Upstream) -> pingora::Result<()> {
-        headers::for_session(head, &self.session)?;
+        if let Session::Tagged { query, .. } = &self.session {
+            headers::set_query(head, query)?;
+        }
+        if self.reads.is_some() {
+            head.remove_header(&ACCEPT_ENCODING);
+        }
         match upstream.sticky_cookie() {
             Some(cookie) => headers::drop_cookie(head, &cookie.name),
             None => Ok(()),
+        }
+    }
+
+    /// Whether the body of this response has to be read before it is passed on, and how much of it.
+    pub(super) fn reads(&self, response: &ResponseHeader) -> Option<usize> {
+        let headers = &response.headers;
+        if headers.contains_key(CONTENT_ENCODING) {
+            return None;
+        }
+        match self.reads? {
+            Reads::Opening => (response.status == StatusCode::OK).then_some(engine_io::OPENING_MAX),
+            Reads::Json => {
+                let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+                let fits = length.is_none_or(|length: usize| length <= learned::BODY_MAX);
+                (response.status.is_success() && is_json(headers) && fits).then_some(learned::BODY_MAX)
+            }
+        }
+    }
+
+    /// The body that opens an Engine.IO session at `server`, tagged; `None` when it needs no tag or
+    /// cannot have one.
+    pub(super) fn tagged(&self, body: &[u8], server: usize, upstream: &Upstream, secret: &Secret) -> Option<Vec<u8>> {
+        let is_asked_for = self.session == Session::Handshake(Version::From4);
+        is_asked_for.then(|| engine_io::tag_opening(body, secret, upstream.tag(server)))?
+    }
+
+    /// Remembers the sessions that `server` issued in its response. `body` is what was read of it,
+    /// unless it was tagged.
+    pub(super) async fn learn(
+        &self,
+        store: &SessionStore,
+        upstream: &Upstream,
+        server: usize,
+        response: &ResponseHeader,
+        body: &[u8],
+    ) {
+        if response.status.is_client_error() || response.status.is_server_error() {
+            return;
+        }
+        for source in &upstream.affinity {
+            let issued = match source {
+                AffinitySource::EngineIo if self.reads == Some(Reads::Opening) => {
+                    engine_io::opening(body).map(|id| Place::EngineIo.session(id.as_bytes()))
+                }
+                AffinitySource::Session(session) => learned::issued(session, &response.headers, body),
+                AffinitySource::Cookie(name) => learned::issued_cookie(name, &response.headers),
+                _ => None,
+            };
+            let is_known = issued == self.learned && self.holder == Some(server);
+            if let Some(session) = issued.filter(|_| !is_known) {
+                Box::pin(store.learn(session, &upstream.servers[server].name)).await;
+            }
         }
     }
 
@@ -91,11 +165,12 @@ impl Placement {
         head: &mut ResponseHeader,
     ) -> pingora::Result<()> {
         let Some(cookie) = upstream.sticky_cookie() else { return Ok(()) };
-        let is_lost = self.source == affinity::STICKY_COOKIE && self.sticky != Some(server);
-        if self.sticky.is_some() && !is_lost {
+        let (headers, previous_hop) = request;
+        let named = sticky::server(headers, cookie, &front.secret).and_then(|tag| upstream.tagged(tag));
+        let is_right = named == Some(server) || self.source != affinity::STICKY_COOKIE;
+        if named.is_some() && is_right {
             return Ok(());
         }
-        let (headers, previous_hop) = request;
         let is_secure = front.trusted.contains(previous_hop)
             && headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
         let field = sticky::issue(cookie, &front.secret, upstream.tag(server), fastrand::u32(..), is_secure);
@@ -104,25 +179,110 @@ impl Placement {
     }
 }
 
-/// What a request carries of ours that names `tag`, which stands for `server`.
-fn seen(tag: Option<ServerTag>, server: Option<usize>, looks_ours: impl FnOnce() -> bool) -> Tag {
-    match (tag, server) {
-        (Some(_), Some(_)) => Tag::Known,
-        (Some(_), None) => Tag::UnknownServer,
-        (None, _) if looks_ours() => Tag::Foreign,
-        (None, _) => Tag::None,
+/// What the sources of an upstream find in a request, all of them together.
+#[derive(Debug)]
+pub struct Found<'a> {
+    /// The server that holds its session.
+    pub holder: Option<usize>,
+    /// What names its client.
+    pub key: Option<Cow<'a, [u8]>>,
+    /// What decided: the word for logs.
+    pub source: &'static str,
+    /// The session whose holder had to be learned.
+    learned: Option<SessionId>,
+}
+
+/// Asks the sources of `upstream`, one of `upstreams`, in turn: the first one that finds something
+/// decides. When that is a session, a key is still looked for, in case its server cannot be
+/// reached. `see` is told what each source that was asked has found.
+pub async fn find<'a>(
+    asker: Asker<'a>,
+    upstream: &Upstream,
+    upstreams: &[Arc<Upstream>],
+    store: &SessionStore,
+    mut see: impl FnMut(&AffinitySource, &Finding<'a>, Holder),
+) -> Found<'a> {
+    let mut found = Found { holder: None, key: None, source: "none", learned: None };
+    for source in &upstream.affinity {
+        let finding = affinity::ask(source, asker);
+        let holder = match finding {
+            _ if found.holder.is_some() => Holder::Nobody,
+            Finding::Server(tag) => holder(upstream, upstreams, |upstream| upstream.tagged(tag)),
+            Finding::Session(session, _) => match Box::pin(store.find(session)).await {
+                Some(name) => holder(upstream, upstreams, |upstream| upstream.named(name)),
+                None => Holder::Nobody,
+            },
+            Finding::Key(_) | Finding::Nothing => Holder::Nobody,
+        };
+        see(source, &finding, holder);
+        if let Holder::Server(server) = holder {
+            (found.holder, found.source) = (Some(server), affinity::label(source));
+            if let Finding::Session(session, _) = finding {
+                found.learned = Some(session);
+            }
+        }
+        if let Finding::Key(key) | Finding::Session(_, Some(key)) = finding {
+            found.key = Some(key);
+            if found.holder.is_none() {
+                found.source = affinity::label(source);
+            }
+            break;
+        }
+    }
+    found
+}
+
+/// Who of `upstream` is `known`, or else whether anybody of the others is.
+fn holder(upstream: &Upstream, upstreams: &[Arc<Upstream>], known: impl Fn(&Upstream) -> Option<usize>) -> Holder {
+    match known(upstream) {
+        Some(server) => Holder::Server(server),
+        None if upstreams.iter().any(|other| known(other).is_some()) => Holder::Elsewhere,
+        None => Holder::Gone,
+    }
+}
+
+/// What the request carries of ours, by what `source` has found: for the doctor.
+fn tag_of(source: &AffinitySource, finding: &Finding<'_>, holder: Holder, asker: Asker<'_>) -> Tag {
+    let is_foreign = || match (source, asker.engine_io) {
+        (AffinitySource::EngineIo, Session::Issued(sid)) => engine_io::looks_tagged(sid),
+        (AffinitySource::StickyCookie(cookie), _) => sticky::looks_ours(&asker.request.headers, cookie),
+        _ => false,
+    };
+    match (finding, holder) {
+        (Finding::Server(_), Holder::Gone) => Tag::UnknownServer,
+        (Finding::Server(_), _) => Tag::Known,
+        (_, Holder::Nobody) if is_foreign() => Tag::Foreign,
+        _ => Tag::None,
     }
 }
 
 /// What the request says of its Engine.IO session, where that is asked for.
-fn session(front: &Front, upstream: &Upstream, head: &RequestHeader) -> Session {
-    match query(upstream, head).map(|query| Session::of(query, &front.secret)) {
-        Some(Session::Handshake) if head.method != Method::GET => Session::Foreign,
+pub fn engine_io_session(upstream: &Upstream, head: &http::request::Parts, secret: &Secret) -> Session {
+    let is_asked_for = upstream.affinity.contains(&AffinitySource::EngineIo);
+    let query = head.uri.query().filter(|_| is_asked_for);
+    match query.map(|query| Session::of(query, secret)) {
+        Some(Session::Handshake(_)) if head.method != Method::GET => Session::Foreign,
         session => session.unwrap_or(Session::Foreign),
     }
 }
 
-/// The query, where Engine.IO sessions are asked for.
-fn query<'a>(upstream: &Upstream, head: &'a RequestHeader) -> Option<&'a str> {
-    head.uri.query().filter(|_| upstream.affinity.contains(&AffinitySource::EngineIo))
+/// What the body of the response may hold. Sessions whose ids stand in JSON are asked for by POST,
+/// by requests that have none yet.
+fn reads(upstream: &Upstream, head: &RequestHeader, session: &Session, is_learned: bool) -> Option<Reads> {
+    let learns_json = |source: &AffinitySource| {
+        let AffinitySource::Session(session) = source else { return false };
+        matches!(session.learn, Learn::Json(_)) && Place::of(session).value(head).is_none()
+    };
+    match session {
+        Session::Handshake(_) => Some(Reads::Opening),
+        _ if head.method != Method::POST || is_learned => None,
+        _ => upstream.affinity.iter().any(learns_json).then_some(Reads::Json),
+    }
+}
+
+/// `application/json`, or any kind of it (RFC 6839, section 3.1).
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || kind.ends_with("+json")
 }

@@ -4,13 +4,11 @@
 use std::net::IpAddr;
 
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use crate::affinity::engine_io::Session;
 use crate::affinity::forwarded::{FORWARDED, X_FORWARDED_FOR};
 use crate::affinity::sticky;
 
@@ -91,21 +89,13 @@ pub fn to_server(head: &mut RequestHeader, hop: PreviousHop, server: &str) -> pi
     Ok(())
 }
 
-/// Turns a request of an Engine.IO session into the one that its server knows.
+/// Replaces the query of a request.
 ///
 /// # Errors
-/// When a field or the target cannot be written.
-pub fn for_session(head: &mut RequestHeader, session: &Session) -> pingora::Result<()> {
-    match session {
-        Session::Foreign => {}
-        // The answer's session id is to be tagged, which nobody can do in what is compressed.
-        Session::Handshake => drop(head.remove_header(&ACCEPT_ENCODING)),
-        Session::Tagged { query, .. } => {
-            let target = format!("{}?{query}", head.uri.path());
-            head.set_raw_path(target.as_bytes())?;
-        }
-    }
-    Ok(())
+/// When the target cannot be written.
+pub fn set_query(head: &mut RequestHeader, query: &str) -> pingora::Result<()> {
+    let target = format!("{}?{query}", head.uri.path());
+    head.set_raw_path(target.as_bytes())
 }
 
 /// Drops the cookie called `name` from a request.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub use pool::Pool;
 
 use crate::affinity::doctor::{self, Doctor, News, Patient};
+use crate::affinity::learned::ServerName;
 use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
 use crate::config::{self, AffinitySource, Sse, State, StickyCookie, Timeouts};
@@ -38,6 +39,8 @@ pub struct Upstream {
     doctor: Doctor,
     /// What stands for each server in tags.
     tags: Vec<ServerTag>,
+    /// What stands for each server in the session store.
+    names: Vec<ServerName>,
     balancer: Balancer,
     /// Counts the requests that no key names.
     keyless: AtomicUsize,
@@ -86,6 +89,7 @@ impl Upstream {
             balancer: Balancer::new(config.balance, &config.servers),
             servers: servers.map(|(server, id)| Server::new(server, id, &config.name, metrics)).collect(),
             tags: config.servers.iter().map(|server| secret.server(&server.name)).collect(),
+            names: config.servers.iter().map(|server| ServerName::of(&server.name)).collect(),
             affinity: config.affinity.clone(),
             doctor: Doctor::new(Patient { upstream: config.name.clone(), sources: config.affinity.clone() }),
             timeouts: config.timeouts,
@@ -115,6 +119,12 @@ impl Upstream {
     /// The server that `tag` stands for, while it is one of these and keeps sessions.
     pub fn tagged(&self, tag: ServerTag) -> Option<usize> {
         let server = self.tags.iter().position(|known| *known == tag)?;
+        self.servers[server].state().keeps_sessions().then_some(server)
+    }
+
+    /// The server that `name` stands for, while it is one of these and keeps sessions.
+    pub fn named(&self, name: ServerName) -> Option<usize> {
+        let server = self.names.iter().position(|known| *known == name)?;
         self.servers[server].state().keeps_sessions().then_some(server)
     }
 

@@ -67,7 +67,7 @@ fn a_request_is_explained_without_being_sent() {
         &[&host[..], &["--from", "203.0.113.9", "-H", "Cookie: sid=abc", "/socket.io/"]].concat(),
         "previous hop  203.0.113.9 (not among trusted_proxies)\n\
          route         routes[0]: host *.example.com, path /socket.io/ -> upstream chat\n\
-         affinity      engine_io: no session that can be read without affinity_secret_file\n\
+         affinity      engine_io: no session\n\
          affinity      cookie: \"abc\"  <- decides\n\
          affinity      forwarded_for: not asked: the previous hop is not among trusted_proxies\n\
          affinity      client_ip: \"203.0.113.9\"\n\
@@ -108,7 +108,7 @@ fn servers_that_are_not_ready_are_explained() {
     check(
         &file,
         "abc",
-        "affinity      engine_io: no session with a tag of ours\n\
+        "affinity      engine_io: a session; who issued it, the running proxy may have learned\n\
          affinity      cookie: \"abc\"  <- decides\n\
          server 1      a (10.0.20.11:3000)\n\
          not tried     b (10.0.20.12:3000): state drain, so only the sessions that it holds\n\
@@ -117,7 +117,7 @@ fn servers_that_are_not_ready_are_explained() {
     check(
         &file,
         "abc~KThJkwCLYII",
-        "affinity      engine_io: the server that issued the session  <- decides\n\
+        "affinity      engine_io: a session of server b  <- decides\n\
          affinity      cookie: \"abc\"\n\
          server 1      b (10.0.20.12:3000): state drain, but it holds the session\n\
          server 2      a (10.0.20.11:3000)\n\
@@ -126,7 +126,7 @@ fn servers_that_are_not_ready_are_explained() {
     check(
         &file,
         "abc~2kSv8qU3nYc",
-        "affinity      engine_io: the session's tag names a server that is not there, or in maint\n\
+        "affinity      engine_io: a session of a server that is not there, or in maint\n\
          affinity      cookie: \"abc\"  <- decides\n\
          server 1      a (10.0.20.11:3000)\n\
          not tried     b (10.0.20.12:3000): state drain, so only the sessions that it holds\n\

@@ -26,6 +26,8 @@ mod sse_pauses;
 mod socket_io;
 // Engine.IO sessions byte by byte: tagged in the open packet, led home by the tag, taken off again.
 mod engine_io;
+// Other sessions that servers issue: learned from the response, found in later requests.
+mod sessions;
 // Fleets of proxies behind a hop that sends every request to another one, with real clients.
 mod fleet;
 // Which client goes to which server: as nginx hashes, by the first source, without needless moves.

@@ -7,7 +7,7 @@ use http::HeaderName;
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::suggest;
-use crate::config::{AffinitySource, Ipv6Prefix, Pick, StickyCookie, TrustedProxies};
+use crate::config::{AffinitySource, Find, Ipv6Prefix, Learn, Pick, Session, StickyCookie, TrustedProxies};
 
 /// The sources of one upstream, or the default ones.
 pub(super) fn affinity(upstream: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> Vec<AffinitySource> {
@@ -79,6 +79,7 @@ fn named_source(kind: &str, value: &Item<'_>) -> Option<AffinitySource> {
             value.kept(query(name)).map(AffinitySource::Query)
         }
         "sticky_cookie" => sticky_cookie(value).map(AffinitySource::StickyCookie),
+        "session" => session(value).map(AffinitySource::Session),
         "forwarded_for" => forwarded_for(value),
         "client_ip" => client_ip(value),
         "engine_io" => {
@@ -111,6 +112,100 @@ fn sticky_cookie(value: &Item<'_>) -> Option<StickyCookie> {
 /// What browsers keep a cookie for at the most (RFC 6265bis, section 5.5).
 const MAX_AGE_MAX: Duration = Duration::from_secs(400 * 86_400);
 
+/// A session of a protocol that we know, or any other in words of two places.
+fn session(value: &Item<'_>) -> Option<Session> {
+    let right = "write mcp, signalr or { learn: { response_header: NAME }, find: { header: NAME } }";
+    if !value.is_mapping() {
+        return match value.text(right)? {
+            "mcp" => Some(Session::mcp()),
+            "signalr" => Some(Session::signalr()),
+            other => {
+                let shown = quoted(other);
+                value.complain(match suggest::nearest(other, ["mcp", "signalr"]) {
+                    Some(nearest) => format!("{shown} is no kind of session; did you mean {nearest}?"),
+                    None => format!("{shown} is no kind of session; {right}"),
+                });
+                None
+            }
+        };
+    }
+    let mut fields = value.fields(right)?;
+    let learn_right = "write { response_header: NAME } or { json: MEMBER }";
+    let learn = fields.required("learn", learn_right).and_then(|item| learn(&item, learn_right));
+    let find_right = "write { header: NAME }, { query: NAME } or { cookie: NAME }";
+    let find = fields.required("find", find_right).and_then(|item| find(&item, find_right));
+    fields.finish(&[]);
+    Some(Session { learn: learn?, find: find? })
+}
+
+fn learn(item: &Item<'_>, right: &str) -> Option<Learn> {
+    let (kind, value) = one_entry(item, right)?;
+    match kind {
+        "response_header" => {
+            let name = value.text("write the name of a response header, such as Mcp-Session-Id")?;
+            value.kept(header(name, "Mcp-Session-Id")).map(Learn::ResponseHeader)
+        }
+        "json" => {
+            let right = "write the name of a member, such as sessionId or session.id, or a list of them";
+            if value.is_list() {
+                let members = value.list(right)?;
+                let paths: Vec<_> = members.iter().filter_map(|member| json_path(member, right)).collect();
+                return (paths.len() == members.len()).then_some(Learn::Json(paths));
+            }
+            json_path(&value, right).map(|path| Learn::Json(vec![path]))
+        }
+        "cookie" | "set_cookie" => {
+            value.complain("a cookie is learned by the source { cookie: NAME }; write that instead of session");
+            None
+        }
+        _ => {
+            value.complain(format!("unknown place; {right}"));
+            None
+        }
+    }
+}
+
+fn json_path(item: &Item<'_>, right: &str) -> Option<Vec<String>> {
+    let text = item.text(right)?;
+    if text.split('.').any(str::is_empty) {
+        item.complain(format!("{} is no path of members; {right}", quoted(text)));
+        return None;
+    }
+    Some(text.split('.').map(str::to_owned).collect())
+}
+
+fn find(item: &Item<'_>, right: &str) -> Option<Find> {
+    let (kind, value) = one_entry(item, right)?;
+    match kind {
+        "header" => {
+            let name = value.text("write the name of a header, such as Mcp-Session-Id")?;
+            value.kept(header(name, "Mcp-Session-Id")).map(Find::Header)
+        }
+        "query" => {
+            let name = value.text("write the name of a query parameter, such as id")?;
+            value.kept(query(name)).map(Find::Query)
+        }
+        "cookie" => {
+            let name = value.text("write the name of a cookie, such as sid")?;
+            value.kept(cookie(name)).map(Find::Cookie)
+        }
+        _ => {
+            value.complain(format!("unknown place; {right}"));
+            None
+        }
+    }
+}
+
+/// The only entry of a mapping.
+fn one_entry<'a>(item: &Item<'a>, right: &str) -> Option<(&'a str, Item<'a>)> {
+    let mut entries = item.entries(right)?;
+    if entries.len() > 1 {
+        item.complain(format!("several keys; {right}"));
+        return None;
+    }
+    entries.pop()
+}
+
 fn forwarded_for(value: &Item<'_>) -> Option<AffinitySource> {
     let mut fields = value.fields("write a mapping such as { pick: first, ipv6_prefix: 64 }")?;
     let mut pick = Pick::default();
@@ -141,12 +236,12 @@ fn no_source(word: &str) -> String {
         "cookie" | "header" | "query" => {
             format!("{word} needs a name; write it as {{ {word}: NAME }}")
         }
-        "session" => {
-            format!("{word} is not supported in this version; remove it")
-        }
+        "session" => "session needs a kind; write it as { session: mcp } or { session: signalr }".to_owned(),
+        "mcp" | "signalr" => format!("{word} is a kind of session; write it as {{ session: {word} }}"),
         "ip_hash" => "ip_hash is called client_ip here; write client_ip".to_owned(),
         _ => {
-            let known = ["engine_io", "sticky_cookie", "forwarded_for", "client_ip", "cookie", "header", "query"];
+            let known =
+                ["engine_io", "sticky_cookie", "session", "forwarded_for", "client_ip", "cookie", "header", "query"];
             let shown = quoted(word);
             match suggest::nearest(word, known) {
                 Some(nearest) => format!("{shown} is no source; did you mean {nearest}?"),
@@ -156,8 +251,8 @@ fn no_source(word: &str) -> String {
     }
 }
 
-const SOURCES: &str =
-    "write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }";
+const SOURCES: &str = "write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME }, { query: NAME } \
+     or { session: KIND }";
 
 /// The name of a header; a message refers to `example`.
 pub(super) fn header(text: &str, example: &str) -> Result<HeaderName, String> {

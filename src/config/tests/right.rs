@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::{config, examples};
 use crate::config::{
-    AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Hash, HostPattern, Ipv6Prefix, Keyless, Limits,
-    LoadError, LogFormat, LogPath, Password, Pick, Redis, Route, Server, SessionStore, Shutdown, Sse, State, Timeouts,
-    TrustedProxies, load,
+    AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Find, Hash, HostPattern, Ipv6Prefix, Keyless, Learn,
+    Limits, LoadError, LogFormat, LogPath, Password, Pick, Redis, Route, Server, Session, SessionStore, Shutdown, Sse,
+    State, Timeouts, TrustedProxies, load,
 };
 
 const SMALLEST: &str = "\
@@ -147,6 +147,9 @@ upstreams:
       - header: X-User-Id
       - query: room
       - cookie: sid
+      - session: mcp
+      - session: signalr
+      - session: { learn: { json: session.id }, find: { cookie: session } }
     balance: { hash: rendezvous, balance_factor: 150, keyless: round_robin }
     timeouts:
       connect: 250ms
@@ -177,6 +180,18 @@ upstreams:
             AffinitySource::Header("x-user-id".parse().unwrap()),
             AffinitySource::Query("room".to_owned()),
             AffinitySource::Cookie("sid".to_owned()),
+            AffinitySource::Session(Session {
+                learn: Learn::ResponseHeader("mcp-session-id".parse().unwrap()),
+                find: Find::Header("mcp-session-id".parse().unwrap()),
+            }),
+            AffinitySource::Session(Session {
+                learn: Learn::Json(vec![vec!["connectionToken".to_owned()], vec!["connectionId".to_owned()]]),
+                find: Find::Query("id".to_owned()),
+            }),
+            AffinitySource::Session(Session {
+                learn: Learn::Json(vec![vec!["session".to_owned(), "id".to_owned()]]),
+                find: Find::Cookie("session".to_owned()),
+            }),
         ]
     );
     let balance = Balance { hash: Hash::Rendezvous, balance_factor: Some(150), keyless: Keyless::RoundRobin };

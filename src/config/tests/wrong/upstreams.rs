@@ -168,12 +168,12 @@ fn affinity_sources_are_known_and_can_be_reached() {
     check("[cookie]", "[0]: cookie needs a name; write it as { cookie: NAME }");
     check(
         "[magic]",
-        r#"[0]: "magic" is no source; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }"#,
+        r#"[0]: "magic" is no source; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME }, { query: NAME } or { session: KIND }"#,
     );
     check("[{ cookie: sid, header: X-A }]", "[0]: this item has several keys; write one source per item");
     check(
         "[{}]",
-        "[0]: this mapping is empty; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
+        "[0]: this mapping is empty; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME }, { query: NAME } or { session: KIND }",
     );
     check("[{ cookie: }]", "[0].cookie: there is no value; write the name of a cookie, such as sid");
     check(r#"[{ cookie: "a b" }]"#, r#"[0].cookie: "a b" is no name of a cookie; write one such as sid"#);
@@ -218,7 +218,49 @@ fn affinity_sources_are_known_and_can_be_reached() {
     );
     check("[forwarded_for, { forwarded_for: { pick: first } }]", "[1]: this source stands here already; remove one");
     check("[{ coookie: sid }]", r#"[0].coookie: "coookie" is no source; did you mean cookie?"#);
-    check("[session: mcp]", "[0].session: session is not supported in this version; remove it");
+    check("[session]", "[0]: session needs a kind; write it as { session: mcp } or { session: signalr }");
+    check("[mcp]", "[0]: mcp is a kind of session; write it as { session: mcp }");
+    check("[session: mpc]", r#"[0].session: "mpc" is no kind of session; did you mean mcp?"#);
+    check(
+        "[session: sockjs]",
+        r#"[0].session: "sockjs" is no kind of session; write mcp, signalr or { learn: { response_header: NAME }, find: { header: NAME } }"#,
+    );
+    check(
+        "[session: { learn: { response_header: A } }]",
+        "[0].session.find: missing; write { header: NAME }, { query: NAME } or { cookie: NAME }",
+    );
+    check(
+        "[session: { find: { header: A } }]",
+        "[0].session.learn: missing; write { response_header: NAME } or { json: MEMBER }",
+    );
+    check(
+        "[session: { learn: { json: [] }, find: { query: id } }]",
+        "[0].session.learn.json: this list is empty; write the name of a member, such as sessionId or session.id, or a list of them",
+    );
+    check(
+        "[session: { learn: { json: a..b }, find: { query: id } }]",
+        r#"[0].session.learn.json: "a..b" is no path of members; write the name of a member, such as sessionId or session.id, or a list of them"#,
+    );
+    check(
+        "[session: { learn: { set_cookie: sid }, find: { cookie: sid } }]",
+        "[0].session.learn.set_cookie: a cookie is learned by the source { cookie: NAME }; write that instead of session",
+    );
+    check(
+        "[session: { learn: { header: A }, find: { header: A } }]",
+        "[0].session.learn.header: unknown place; write { response_header: NAME } or { json: MEMBER }",
+    );
+    check(
+        "[session: { learn: { response_header: A }, find: { body: A } }]",
+        "[0].session.find.body: unknown place; write { header: NAME }, { query: NAME } or { cookie: NAME }",
+    );
+    check(
+        "[session: { learn: { response_header: A, json: b }, find: { header: A } }]",
+        "[0].session.learn: several keys; write { response_header: NAME } or { json: MEMBER }",
+    );
+    check(
+        "[session: { learn: { response_header: A B }, find: { header: A } }]",
+        r#"[0].session.learn.response_header: "A B" is no name of a header; write one such as Mcp-Session-Id"#,
+    );
     check(
         "[{ sticky_cookie: { name: a b } }]",
         r#"[0].sticky_cookie.name: "a b" is no name of a cookie; write one such as sid"#,
@@ -237,7 +279,7 @@ fn affinity_sources_are_known_and_can_be_reached() {
     check("[client_ip, client_ip]", "[1]: this source stands here already; remove one");
     check(
         "[null]",
-        "[0]: there is no value; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME } or { query: NAME }",
+        "[0]: there is no value; write engine_io, sticky_cookie, forwarded_for, client_ip, { cookie: NAME }, { header: NAME }, { query: NAME } or { session: KIND }",
     );
 }
 
