@@ -23,7 +23,9 @@ async def session(mode, number):
     welcomed, pushed, broken = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @client.on("welcome")
-    def welcome(server):
+    def welcome(server, identity):
+        if client.get_sid() != identity:
+            report["broken"] = f"known as {identity} there and as {client.get_sid()} here"
         report["server"] = server
         welcomed.set()
 

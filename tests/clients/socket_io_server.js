@@ -1,4 +1,5 @@
-// One Socket.IO server of a cluster. Says who it is, answers and pushes.
+// One Socket.IO server of a cluster, for clients of versions 2 to 4. Says who it is and under which
+// id it knows the client, answers and pushes.
 // Argument: { name }. Prints its port, and every request that it refuses.
 "use strict";
 
@@ -12,13 +13,13 @@ process.stdin.on("end", () => process.exit()).resume();
 // Longer than any proxy keeps a connection that it may use again: Node's five seconds are over just
 // when a busy machine sends the next request.
 const server = http.createServer({ keepAliveTimeout: 120_000 });
-const io = new Server(server, { cookie: true });
+const io = new Server(server, { cookie: true, allowEIO3: true });
 
 // "Session ID unknown" among them: the answer to a request that went to the wrong server.
 io.engine.on("connection_error", ({ code, message }) => say({ refused: `${code}: ${message}` }));
 
 io.on("connection", (socket) => {
-  socket.emit("welcome", name);
+  socket.emit("welcome", name, socket.id);
   socket.on("message", (number, acknowledge) => {
     socket.emit("push", number);
     acknowledge(name);

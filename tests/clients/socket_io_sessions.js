@@ -1,16 +1,16 @@
 // Many real Socket.IO clients with one session each, which none of them takes up again.
-// Argument: { url, network, crowds: { polling: count, upgrade: count }, messages }.
+// Argument: { url, network, crowds: { polling: count, upgrade: count }, messages, client }, where
+// `client` names the package: socket.io-client, or socket.io-client-2 for protocol 3 of Engine.IO.
 // Prints { sessions } when every session is through or broken.
 "use strict";
 
-const { io } = require("socket.io-client");
-
-const { url, network, crowds, messages } = JSON.parse(process.argv[2]);
+const { url, network, crowds, messages, client = "socket.io-client" } = JSON.parse(process.argv[2]);
+const io = require(client);
 const TRANSPORTS = { polling: ["polling"], upgrade: ["polling", "websocket"] };
 process.stdin.on("end", () => process.exit()).resume();
 
 async function session(mode, number) {
-  const report = { client: "socket.io-client", mode, server: null, acknowledged: 0, pushed: 0, inOrder: true, broken: null };
+  const report = { client, mode, server: null, acknowledged: 0, pushed: 0, inOrder: true, broken: null };
   const socket = io(url, {
     transports: TRANSPORTS[mode],
     extraHeaders: { "X-Forwarded-For": `10.${network}.${number}.1` },
@@ -20,14 +20,14 @@ async function session(mode, number) {
   });
   const { engine } = socket.io;
   const broken = new Promise((_, reject) => {
-    const breaks = (what, { context } = {}) =>
-      reject(new Error(`${what}: ${context?.status ?? ""} ${context?.responseText ?? ""}`));
+    const breaks = (what, { context, description } = {}) =>
+      reject(new Error(`${what}: ${context?.status ?? description ?? ""} ${context?.responseText ?? ""}`));
     socket.on("connect_error", (error) => breaks(error.message, error));
     socket.on("disconnect", (reason, details) => breaks(reason, details));
     engine.on("upgradeError", (error) => breaks(error.message, error));
   });
   const upgraded = new Promise((resolve) => engine.on("upgrade", resolve));
-  const welcomed = new Promise((resolve) => socket.on("welcome", resolve));
+  const welcomed = new Promise((resolve) => socket.on("welcome", (...welcome) => resolve(welcome)));
   const pushed = new Promise((resolve) =>
     socket.on("push", (number) => {
       report.inOrder &&= number === report.pushed;
@@ -37,10 +37,12 @@ async function session(mode, number) {
   );
 
   const talk = async () => {
-    report.server = await welcomed;
+    const [server, id] = await welcomed;
+    report.server = server;
+    if (socket.id !== id) throw new Error(`known as ${id} there and as ${socket.id} here`);
     for (let number = 0; number < messages; number += 1) {
       if (mode === "upgrade" && number === Math.floor(messages / 2)) await upgraded;
-      await socket.emitWithAck("message", number);
+      await new Promise((resolve) => socket.emit("message", number, resolve));
       report.acknowledged += 1;
     }
     await pushed;
