@@ -4,106 +4,27 @@
 //!
 //! nginx in the place of the proxies loses sessions, which shows that these checks can fail.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::harness::node::NodeServer;
+use crate::harness::cluster::entries;
+use crate::harness::crowd::{check_whole, loads, sessions};
 use crate::harness::proxy::Setup;
-use crate::harness::{
-    InState, Nginx, Node, Proxy, Python, SecretFile, ServerEntry, Telling, Weighted, seconds, within,
-};
+use crate::harness::{Cluster, Crowd, InState, Nginx, Proxy, SecretFile, ServerEntry, Telling, Weighted};
 
-const NAMES: [&str; 4] = ["red", "green", "blue", "white"];
-const MESSAGES: usize = 4;
 const MODES: [Telling; 4] = [Telling::OneAddress, Telling::Nothing, Telling::AnotherAddress, Telling::NoCookies];
 
-/// Socket.IO servers, and how often they were asked for sessions of others.
-struct Cluster(Vec<NodeServer>);
+/// Clients of every kind.
+const EVERYBODY: [Crowd; 2] =
+    [Crowd::SocketIo { polling: 30, upgrade: 30 }, Crowd::PythonSocketIo { polling: 5, upgrade: 5 }];
 
-impl Cluster {
-    async fn of(count: usize) -> Self {
-        let mut servers = Vec::new();
-        for name in &NAMES[..count] {
-            servers.push(NodeServer::socket_io(name).await);
-        }
-        Self(servers)
-    }
-
-    /// Equal weights, and high ones: the ring is even, whatever the ports are.
-    fn first(&self, count: usize) -> Vec<Weighted<'_>> {
-        self.0[..count].iter().map(|server| Weighted(server, 4)).collect()
-    }
-
-    /// Requests that a server refused for an unknown session.
-    fn unknown(&self) -> usize {
-        let lines = self.0.iter().flat_map(|server| server.node.lines());
-        lines.filter(|line| line.contains("Session ID unknown")).count()
-    }
-
-    /// Requests that a server refused for whatever reason.
-    fn refused(&self) -> Vec<String> {
-        let lines = self.0.iter().flat_map(|server| server.node.lines());
-        lines.filter(|line| line.contains("refused")).collect()
-    }
-}
-
-fn entries<'a>(servers: &'a [Weighted<'a>]) -> Vec<&'a dyn ServerEntry> {
-    servers.iter().map(|server| server as &dyn ServerEntry).collect()
-}
+/// Clients that never leave polling.
+const POLLERS: [Crowd; 1] = [Crowd::SocketIo { polling: 60, upgrade: 0 }];
 
 /// A proxy of a fleet.
 fn member(secret: &SecretFile, servers: &[Weighted<'_>]) -> Setup {
     Proxy::start().secret(secret).upstream("chat", &entries(servers)).trusting("[127.0.0.0/8]")
-}
-
-/// Clients of every kind and what becomes of their sessions, by way of `hop`.
-async fn everybody(hop: &Nginx) -> Vec<Value> {
-    let node = Node::script("socket_io_sessions.js", &sessions(hop, 1, &json!({ "polling": 30, "upgrade": 30 })));
-    let python =
-        Python::script("python_socketio_sessions.py", &sessions(hop, 2, &json!({ "polling": 5, "upgrade": 5 })));
-    let both = async { (node.says("sessions").await, python.says("sessions").await) };
-    let (node, python) = within(seconds(60), "every session to end", both).await;
-    [list(node), list(python)].concat()
-}
-
-/// Sixty clients that only poll, and what becomes of their sessions, by way of `hop`.
-async fn pollers(hop: &Nginx) -> Vec<Value> {
-    let node = Node::script("socket_io_sessions.js", &sessions(hop, 1, &json!({ "polling": 60 })));
-    list(within(seconds(60), "every session to end", node.says("sessions")).await)
-}
-
-fn sessions(hop: &Nginx, network: u8, crowds: &Value) -> Value {
-    let url = format!("http://{}", hop.address());
-    json!({ "url": url, "network": network, "crowds": crowds, "messages": MESSAGES })
-}
-
-fn list(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(list) => list,
-        other => panic!("no list: {other}"),
-    }
-}
-
-/// How many sessions each server has.
-fn loads(sessions: &[Value]) -> BTreeMap<&str, usize> {
-    let mut loads = BTreeMap::new();
-    for session in sessions {
-        *loads.entry(session["server"].as_str().unwrap_or("none")).or_default() += 1;
-    }
-    loads
-}
-
-/// Every message was acknowledged and every push came, over the transport that was asked for.
-#[track_caller]
-fn check_whole(sessions: &[Value], telling: Telling) {
-    for session in sessions {
-        let transport = if session["mode"] == "upgrade" { "websocket" } else { "polling" };
-        let whole = json!([null, MESSAGES, MESSAGES, true, transport]);
-        let got = ["broken", "acknowledged", "pushed", "inOrder", "transport"].map(|key| session[key].clone());
-        assert_eq!(Value::from(got.to_vec()), whole, "with {telling:?}: {session}");
-    }
 }
 
 /// No server was asked for a session that is not its own, and no proxy saw a refusal.
@@ -136,14 +57,14 @@ fn addresses(fleet: &[Proxy]) -> Vec<SocketAddr> {
 
 #[tokio::test]
 async fn sessions_stay_whole_whatever_is_told_of_clients() {
-    let (cluster, secret) = (Cluster::of(3).await, SecretFile::with(SECRET));
+    let (cluster, secret) = (Cluster::socket_io(3).await, SecretFile::with(SECRET));
     let servers = cluster.first(3);
     let member = || member(&secret, &servers).run();
     let fleet = [member().await, member().await, member().await];
     let mut opened = 0;
     for telling in MODES {
         let hop = Nginx::in_turn(&addresses(&fleet), telling).await;
-        let sessions = everybody(&hop).await;
+        let sessions = sessions(hop.address(), &EVERYBODY).await;
         check_whole(&sessions, telling);
         check_nobody_was_refused(&cluster, &fleet, telling);
         opened += sessions.len();
@@ -153,12 +74,12 @@ async fn sessions_stay_whole_whatever_is_told_of_clients() {
 
 #[tokio::test]
 async fn sessions_spread_and_stay_whole_when_only_their_ids_tell_them_apart() {
-    let (cluster, secret) = (Cluster::of(3).await, SecretFile::with(SECRET));
+    let (cluster, secret) = (Cluster::socket_io(3).await, SecretFile::with(SECRET));
     let servers = cluster.first(3);
     let member = || member(&secret, &servers).affinity("[engine_io]").run();
     let fleet = [member().await, member().await, member().await];
     let hop = Nginx::in_turn(&addresses(&fleet), Telling::OneAddress).await;
-    let sessions = everybody(&hop).await;
+    let sessions = sessions(hop.address(), &EVERYBODY).await;
     check_whole(&sessions, Telling::OneAddress);
     check_nobody_was_refused(&cluster, &fleet, Telling::OneAddress);
     assert_eq!(loads(&sessions).len(), 3, "{:?}", loads(&sessions));
@@ -166,7 +87,7 @@ async fn sessions_spread_and_stay_whole_when_only_their_ids_tell_them_apart() {
 
 #[tokio::test]
 async fn a_server_that_joins_disturbs_no_session() {
-    let (cluster, secret) = (Cluster::of(4).await, SecretFile::with(SECRET));
+    let (cluster, secret) = (Cluster::socket_io(4).await, SecretFile::with(SECRET));
     let (three, four) = (cluster.first(3), cluster.first(4));
     let fleet = [
         member(&secret, &three).run().await,
@@ -177,14 +98,14 @@ async fn a_server_that_joins_disturbs_no_session() {
     // Sessions open where the fourth server is unknown, and go on at all three.
     let addresses = addresses(&fleet);
     let hop = Nginx::in_turn_by_age(&addresses[..2], &addresses, Telling::Address).await;
-    let sessions = everybody(&hop).await;
+    let sessions = sessions(hop.address(), &EVERYBODY).await;
     check_whole(&sessions, Telling::Address);
     check_nobody_was_refused(&cluster, &fleet, Telling::Address);
 }
 
 #[tokio::test]
 async fn a_server_that_drains_keeps_its_sessions_and_gets_no_others() {
-    let (cluster, secret) = (Cluster::of(3).await, SecretFile::with(SECRET));
+    let (cluster, secret) = (Cluster::socket_io(3).await, SecretFile::with(SECRET));
     let servers = cluster.first(3);
     let drains = InState(&servers[1], "drain");
     let draining: [&dyn ServerEntry; 3] = [&servers[0], &drains, &servers[2]];
@@ -192,9 +113,11 @@ async fn a_server_that_drains_keeps_its_sessions_and_gets_no_others() {
     // One proxy has yet to get the new configuration.
     let fleet = [member(&secret, &servers).run().await, new().run().await, new().run().await];
     let addresses = addresses(&fleet);
-    for (openers, expected) in [(&addresses[..1], &NAMES[..3]), (&addresses[1..], &[NAMES[0], NAMES[2]][..])] {
+    for (openers, expected) in
+        [(&addresses[..1], &["red", "green", "blue"][..]), (&addresses[1..], &["red", "blue"][..])]
+    {
         let hop = Nginx::in_turn_by_age(openers, &addresses, Telling::AnotherAddress).await;
-        let sessions = everybody(&hop).await;
+        let sessions = sessions(hop.address(), &EVERYBODY).await;
         check_whole(&sessions, Telling::AnotherAddress);
         check_nobody_was_refused(&cluster, &fleet, Telling::AnotherAddress);
         let loads = loads(&sessions);
@@ -204,18 +127,14 @@ async fn a_server_that_drains_keeps_its_sessions_and_gets_no_others() {
 
 #[tokio::test]
 async fn proxies_that_disagree_on_weights_agree_on_sessions() {
-    let (cluster, secret) = (Cluster::of(4).await, SecretFile::with(SECRET));
-    let weighted = |weights: [u32; 4]| {
-        let servers = cluster.0.iter().zip(weights).map(|(server, weight)| Weighted(server, weight));
-        servers.collect::<Vec<_>>()
-    };
+    let (cluster, secret) = (Cluster::socket_io(4).await, SecretFile::with(SECRET));
     let fleet = [
-        member(&secret, &weighted([64, 64, 64, 1])).run().await,
-        member(&secret, &weighted([1, 1, 1, 64])).run().await,
-        member(&secret, &weighted([1, 64, 1, 64])).run().await,
+        member(&secret, &cluster.weighted(&[64, 64, 64, 1])).run().await,
+        member(&secret, &cluster.weighted(&[1, 1, 1, 64])).run().await,
+        member(&secret, &cluster.weighted(&[1, 64, 1, 64])).run().await,
     ];
     let hop = Nginx::in_turn(&addresses(&fleet), Telling::Address).await;
-    let sessions = everybody(&hop).await;
+    let sessions = sessions(hop.address(), &EVERYBODY).await;
     check_whole(&sessions, Telling::Address);
     check_nobody_was_refused(&cluster, &fleet, Telling::Address);
     assert!(loads(&sessions).len() >= 2, "{:?}", loads(&sessions));
@@ -239,7 +158,7 @@ async fn outcomes(cluster: &Cluster, fleet: &[Nginx]) -> Vec<(Telling, Outcome)>
     for telling in MODES {
         let before = cluster.unknown();
         let hop = Nginx::in_turn(&addresses, telling).await;
-        let sessions = pollers(&hop).await;
+        let sessions = sessions(hop.address(), &POLLERS).await;
         let broken = sessions.iter().filter(|session| session["broken"] != Value::Null);
         let (broken, unknown) = (broken.count(), cluster.unknown() - before);
         let outcome = match loads(&sessions).len() {
@@ -258,7 +177,7 @@ async fn outcomes(cluster: &Cluster, fleet: &[Nginx]) -> Vec<(Telling, Outcome)>
 
 #[tokio::test]
 async fn nginx_ip_hash_loses_sessions_or_collapses() {
-    let cluster = Cluster::of(3).await;
+    let cluster = Cluster::socket_io(3).await;
     let servers = cluster.first(3);
     let member = || async { Nginx::ip_hash_of_clients(&entries(&servers)).await };
     let fleet = [member().await, member().await, member().await];
@@ -275,7 +194,7 @@ async fn nginx_ip_hash_loses_sessions_or_collapses() {
 
 #[tokio::test]
 async fn nginx_hash_loses_sessions_or_collapses() {
-    let cluster = Cluster::of(3).await;
+    let cluster = Cluster::socket_io(3).await;
     let servers = cluster.first(3);
     let member = || async { Nginx::consistent("$http_x_forwarded_for", &entries(&servers)).await };
     let fleet = [member().await, member().await, member().await];
@@ -293,12 +212,12 @@ async fn nginx_hash_loses_sessions_or_collapses() {
 
 #[tokio::test]
 async fn nginx_hash_loses_sessions_when_a_server_joins() {
-    let cluster = Cluster::of(4).await;
+    let cluster = Cluster::socket_io(4).await;
     let member = async |count| Nginx::consistent("$http_x_forwarded_for", &entries(&cluster.first(count))).await;
     let fleet = [member(3).await, member(3).await, member(4).await];
     let addresses: Vec<_> = fleet.iter().map(Nginx::address).collect();
     let hop = Nginx::in_turn_by_age(&addresses[..2], &addresses, Telling::Address).await;
-    let sessions = pollers(&hop).await;
+    let sessions = sessions(hop.address(), &POLLERS).await;
     eprintln!("{} unknown, {:?}", cluster.unknown(), loads(&sessions));
     assert!(cluster.unknown() > 0, "{:?}", loads(&sessions));
     assert!(sessions.iter().any(|session| session["broken"] != Value::Null));

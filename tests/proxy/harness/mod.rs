@@ -5,6 +5,8 @@
 //! Nothing here has a fixed port, leaves a process behind or waits without a bound.
 
 pub(crate) mod client;
+pub(crate) mod cluster;
+pub(crate) mod crowd;
 pub(crate) mod hop;
 pub(crate) mod metrics;
 pub(crate) mod nginx;
@@ -21,6 +23,8 @@ use std::future::Future;
 use std::time::Duration;
 
 pub(crate) use client::{keyed, websocket_request};
+pub(crate) use cluster::Cluster;
+pub(crate) use crowd::Crowd;
 pub(crate) use hop::Hop;
 pub(crate) use nginx::{Nginx, Telling};
 pub(crate) use node::Node;
