@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 
+import aiohttp
 import socketio
 
 ARGUMENT = json.loads(sys.argv[1])
@@ -19,7 +20,10 @@ TRANSPORTS = {"polling": ["polling"], "upgrade": ["polling", "websocket"]}
 
 async def session(mode, number):
     report = dict(client="python-socketio", mode=mode, server=None, acknowledged=0, pushed=0, inOrder=True, broken=None)
-    client = socketio.AsyncClient(reconnection=False, request_timeout=30)
+    # Headers given to connect() are those of the handshake alone.
+    headers = {"X-Forwarded-For": f"10.{ARGUMENT['network']}.{number}.1"}
+    http = aiohttp.ClientSession(headers=headers)
+    client = socketio.AsyncClient(reconnection=False, request_timeout=30, http_session=http)
     welcomed, pushed, broken = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @client.on("welcome")
@@ -42,9 +46,8 @@ async def session(mode, number):
         broken.set()
 
     async def talk():
-        headers = {"X-Forwarded-For": f"10.{ARGUMENT['network']}.{number}.1"}
         # One second, the default, is short when many connect on a busy machine.
-        await client.connect(ARGUMENT["url"], headers, transports=TRANSPORTS[mode], wait_timeout=30)
+        await client.connect(ARGUMENT["url"], transports=TRANSPORTS[mode], wait_timeout=30)
         await welcomed.wait()
         for message in range(MESSAGES):
             await client.call("message", message)
