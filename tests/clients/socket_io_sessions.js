@@ -4,7 +4,7 @@
 // Prints { sessions } when every session is through or broken.
 "use strict";
 
-const { url, network, crowds, messages, client = "socket.io-client" } = JSON.parse(process.argv[2]);
+const { url, network, crowds, messages, client } = JSON.parse(process.argv[2]);
 const io = require(client);
 const TRANSPORTS = { polling: ["polling"], upgrade: ["polling", "websocket"] };
 process.stdin.on("end", () => process.exit()).resume();

@@ -15,6 +15,8 @@ use super::{Node, Python, seconds, within};
 pub(crate) enum Crowd {
     /// Of socket.io-client 4.
     SocketIo { polling: usize, upgrade: usize },
+    /// Of socket.io-client 2, which speaks protocol 3 of Engine.IO.
+    SocketIo2 { polling: usize, upgrade: usize },
     /// Of python-socketio.
     PythonSocketIo { polling: usize, upgrade: usize },
 }
@@ -59,7 +61,9 @@ impl Crowd {
         argument["network"] = network.into();
         argument["messages"] = MESSAGES.into();
         let sessions = match self {
-            Self::SocketIo { .. } => Node::script("socket_io_sessions.js", &argument).says("sessions").await,
+            Self::SocketIo { .. } | Self::SocketIo2 { .. } => {
+                Node::script("socket_io_sessions.js", &argument).says("sessions").await
+            }
             Self::PythonSocketIo { .. } => {
                 Python::script("python_socketio_sessions.py", &argument).says("sessions").await
             }
@@ -72,10 +76,15 @@ impl Crowd {
 
     /// What makes the script send this crowd and no other.
     fn argument(self) -> Value {
+        let crowds = |polling, upgrade| json!({ "polling": polling, "upgrade": upgrade });
         match self {
-            Self::SocketIo { polling, upgrade } | Self::PythonSocketIo { polling, upgrade } => {
-                json!({ "crowds": { "polling": polling, "upgrade": upgrade } })
+            Self::SocketIo { polling, upgrade } => {
+                json!({ "client": "socket.io-client", "crowds": crowds(polling, upgrade) })
             }
+            Self::SocketIo2 { polling, upgrade } => {
+                json!({ "client": "socket.io-client-2", "crowds": crowds(polling, upgrade) })
+            }
+            Self::PythonSocketIo { polling, upgrade } => json!({ "crowds": crowds(polling, upgrade) }),
         }
     }
 }
