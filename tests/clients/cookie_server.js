@@ -20,7 +20,7 @@ app.get("/", (request, response) => {
 
 app.use((request, response, next) => {
   if (request.session.count !== undefined) return next();
-  say({ refused: `${request.method} ${request.path} without a known session` });
+  say({ refused: `${request.method} ${request.path} for an unknown session` });
   response.status(401).json({ server: name });
 });
 

@@ -30,6 +30,8 @@ mod engine_io;
 mod sessions;
 // Fleets of proxies behind a hop that sends every request to another one, with real clients.
 mod fleet;
+// Sessions whose ids nobody may change: Socket.IO 2, MCP, SignalR and cookies of servers.
+mod learned;
 // Fleets that are half nginx and half the proxy, as on the way from one to the other.
 mod migration;
 // Which client goes to which server: as nginx hashes, by the first source, without needless moves.

@@ -1,8 +1,10 @@
 //! Real servers that keep their sessions to themselves: a request that goes to the wrong one is
 //! refused, and they say so.
 
+use serde_json::{Value, json};
+
 use super::node::NodeServer;
-use super::{ServerEntry, Weighted};
+use super::{Node, ServerEntry, Weighted};
 
 const NAMES: [&str; 4] = ["red", "green", "blue", "white"];
 
@@ -12,13 +14,33 @@ pub(crate) struct Cluster(Vec<NodeServer>);
 impl Cluster {
     /// Socket.IO servers for clients of versions 2 to 4.
     pub(crate) async fn socket_io(count: usize) -> Self {
-        Self::of("socket_io_server.js", count).await
+        Self::of("socket_io_server.js", count, json!({})).await
     }
 
-    async fn of(script: &str, count: usize) -> Self {
+    /// MCP servers.
+    pub(crate) async fn mcp(count: usize) -> Self {
+        Self::of("mcp_server.js", count, json!({})).await
+    }
+
+    /// SignalR servers that negotiate in this version.
+    pub(crate) async fn signalr(count: usize, version: u8) -> Self {
+        Self::of("signalr_server.js", count, json!({ "negotiateVersion": version })).await
+    }
+
+    /// Servers that set a session cookie.
+    pub(crate) async fn cookies(count: usize) -> Self {
+        Self::of("cookie_server.js", count, json!({})).await
+    }
+
+    async fn of(script: &str, count: usize, mut argument: Value) -> Self {
+        let start = |name: &&str| {
+            argument["name"] = (*name).into();
+            Node::script(script, &argument)
+        };
+        let nodes: Vec<_> = NAMES[..count].iter().map(start).collect();
         let mut servers = Vec::new();
-        for name in &NAMES[..count] {
-            servers.push(NodeServer::named(script, name).await);
+        for node in nodes {
+            servers.push(NodeServer::listening(node).await);
         }
         Self(servers)
     }

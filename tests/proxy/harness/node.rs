@@ -58,12 +58,11 @@ pub(crate) struct NodeServer {
 impl NodeServer {
     /// A Socket.IO server that answers and pushes.
     pub(crate) async fn socket_io(name: &str) -> Self {
-        Self::named("socket_io_server.js", name).await
+        Self::listening(Node::script("socket_io_server.js", &json!({ "name": name }))).await
     }
 
-    /// A server that knows its name, and nothing else.
-    pub(crate) async fn named(script: &str, name: &str) -> Self {
-        let node = Node::script(script, &json!({ "name": name }));
+    /// The server that `node` runs.
+    pub(crate) async fn listening(node: Node) -> Self {
         let port =
             soon("a script to listen", node.says("port")).await.as_u64().and_then(|port| u16::try_from(port).ok());
         let address = SocketAddr::from(([127, 0, 0, 1], port.expect("a port is a number")));
