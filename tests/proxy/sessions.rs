@@ -1,12 +1,17 @@
 //! Sessions that servers issue and that carry no tag: the proxy learns from the response who issued
 //! them, and every later request goes there, whoever asks.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use crate::harness::proxy::Setup;
 use crate::harness::upstream::ok;
-use crate::harness::{Message, Named, Proxy, ServerEntry, Upstream};
+use crate::harness::{Hop, Message, Named, Proxy, Redis, ServerEntry, Upstream, millis, seconds, soon};
 
 /// What a server answers to somebody who asks for a new session; gets an id that is used once, and
 /// begins with the name of the server.
@@ -300,4 +305,99 @@ async fn no_answer_is_held_back_that_cannot_hold_an_id() {
         upstream.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{first}")).await;
         assert_eq!(client.head().await.status(), 200, "{fields}");
     }
+}
+
+/// What requests under load came to.
+#[derive(Debug, Default)]
+struct Load {
+    /// Sessions that were opened and asked on with.
+    sessions: usize,
+    /// Those whose second request went to another server.
+    strayed: usize,
+    /// The longest that a request took.
+    slowest: Duration,
+}
+
+/// Opens sessions at one proxy and asks on at the other, over and over, until `over` is.
+async fn load(fleet: &[Proxy; 2], over: impl Future<Output = ()>) -> Load {
+    let (mut load, stop) = (Load::default(), Cell::new(false));
+    let work = async {
+        let mut wires = [fleet[0].connect().await, fleet[1].connect().await];
+        for turn in 0.. {
+            let begun = Instant::now();
+            wires[turn % 2].send(from(turn % 200, "POST", "/new", "")).await;
+            let opening = wires[turn % 2].response().await;
+            let opened = begun.elapsed();
+            assert_eq!(opening.status(), 200, "{opening:?}");
+            let id = id(&opening);
+            let begun = Instant::now();
+            wires[(turn + 1) % 2]
+                .send(from((turn + 100) % 200, "GET", "/x", &format!("Mcp-Session-Id: {id}\r\n")))
+                .await;
+            let answer = wires[(turn + 1) % 2].response().await;
+            assert_eq!(answer.status(), 200, "{answer:?}");
+            load.sessions += 1;
+            load.strayed += usize::from(answer.text() != id[..1]);
+            load.slowest = load.slowest.max(opened).max(begun.elapsed());
+            if stop.get() {
+                break;
+            }
+        }
+    };
+    tokio::join!(work, async {
+        over.await;
+        stop.set(true);
+    });
+    load
+}
+
+#[tokio::test]
+async fn no_request_fails_or_waits_for_long_when_redis_is_away_or_slow() {
+    const BOUND: Duration = millis(100);
+    /// What a busy machine adds to it.
+    const NOISE: Duration = seconds(2);
+    let mut redis = Redis::start().await;
+    let slow = Hop::delaying(millis(400), redis.address()).await;
+    let servers = servers(|id| {
+        let head = format!("HTTP/1.1 200 OK\r\nMcp-Session-Id: {id}");
+        format!("{head}\r\nContent-Length: 0\r\n\r\n").into()
+    })
+    .await;
+    let member = |redis: SocketAddr| {
+        let store = format!("session_store: {{ url: \"redis://{redis}\", timeout: 100ms }}");
+        over(&servers, "session: mcp").line(&store).run()
+    };
+    let fleet = [member(redis.address()).await, member(redis.address()).await];
+    let check = |load: Load, what: &str| {
+        eprintln!("{what}: {load:?}");
+        assert!(load.slowest < BOUND + NOISE, "{what}: {load:?}");
+        load
+    };
+
+    let there = check(load(&fleet, sleep(millis(500))).await, "there");
+    assert_eq!(there.strayed, 0, "{there:?}");
+
+    redis.kill();
+    let gone = check(load(&fleet, sleep(seconds(2))).await, "stopped");
+    assert!(gone.strayed > 0, "nothing was shared: {gone:?}");
+    redis.restart().await;
+    is_shared_again(&fleet).await;
+
+    redis.pause();
+    check(load(&fleet, sleep(seconds(2))).await, "hanging");
+    redis.go_on();
+    is_shared_again(&fleet).await;
+
+    let behind = [member(slow.address()).await, member(slow.address()).await];
+    let slowed = check(load(&behind, sleep(seconds(2))).await, "slow");
+    assert!(slowed.strayed > 0, "nothing was shared: {slowed:?}");
+    for proxy in fleet.iter().chain(&behind) {
+        assert!(proxy.metrics().await.sum("steadfast_session_store_errors_total", &[]) > 0.0);
+    }
+}
+
+/// Waits until sessions that are opened at one proxy are known at the other.
+async fn is_shared_again(fleet: &[Proxy; 2]) {
+    let shared = async { while load(fleet, sleep(millis(100))).await.strayed > 0 {} };
+    soon("sessions to be shared again", shared).await;
 }
