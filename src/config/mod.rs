@@ -194,6 +194,16 @@ pub enum AffinitySource {
     ClientIp(Ipv6Prefix),
 }
 
+impl AffinitySource {
+    /// The cookie that one of `sources` has the proxy issue; there is one at the most.
+    pub fn sticky_cookie(sources: &[Self]) -> Option<&StickyCookie> {
+        sources.iter().find_map(|source| match source {
+            Self::StickyCookie(cookie) => Some(cookie),
+            _ => None,
+        })
+    }
+}
+
 /// A cookie that the proxy issues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StickyCookie {

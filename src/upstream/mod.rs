@@ -130,10 +130,7 @@ impl Upstream {
 
     /// The cookie that is issued to its clients, if any.
     pub fn sticky_cookie(&self) -> Option<&StickyCookie> {
-        self.affinity.iter().find_map(|source| match source {
-            AffinitySource::StickyCookie(cookie) => Some(cookie),
-            _ => None,
-        })
+        AffinitySource::sticky_cookie(&self.affinity)
     }
 
     /// A request was placed: tells the doctor.

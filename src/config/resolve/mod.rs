@@ -30,11 +30,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
     let upstreams = fields.required("upstreams", right).and_then(|item| item.entries(right));
     let config = Config {
         routes: routes::routes(&mut fields, upstreams.as_deref()),
-        upstreams: upstreams
-            .unwrap_or_default()
-            .iter()
-            .map(|(name, item)| upstreams::upstream(name, item, &listeners, &trusted_proxies))
-            .collect(),
+        upstreams: upstreams::upstreams(&upstreams.unwrap_or_default(), &listeners, &trusted_proxies),
         admin: listeners::admin(&mut fields, &listeners),
         listeners: listeners.into_iter().map(|(_, it)| it).collect(),
         trusted_proxies,

@@ -1,5 +1,6 @@
 //! Upstreams: their servers, time-outs and event streams.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,9 +8,41 @@ use super::address::{self, covers};
 use super::{DAY, affinity, balance};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
-use crate::config::{Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream};
+use crate::config::{AffinitySource, Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream};
 
-pub(super) fn upstream(
+pub(super) fn upstreams(
+    entries: &[(&str, Item<'_>)],
+    listeners: &[(Item<'_>, Listener)],
+    trusted_proxies: &TrustedProxies,
+) -> Vec<Upstream> {
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    for (name, item) in entries {
+        let upstream = upstream(name, item, listeners, trusted_proxies);
+        complain_of_shared_cookie(item, &upstream, &upstreams);
+        upstreams.push(upstream);
+    }
+    upstreams
+}
+
+/// A cookie names one server. Upstreams with other servers would take it from each other, and a
+/// client of both would change its server with every request.
+fn complain_of_shared_cookie(item: &Item<'_>, upstream: &Upstream, earlier: &[Upstream]) {
+    let cookie_of = |upstream: &Upstream| AffinitySource::sticky_cookie(&upstream.affinity).map(|it| it.name.clone());
+    let Some(cookie) = cookie_of(upstream) else { return };
+    let names = |upstream: &Upstream| upstream.servers.iter().map(|it| it.name.clone()).collect::<BTreeSet<_>>();
+    let clashes =
+        |other: &&Upstream| cookie_of(other).as_ref() == Some(&cookie) && names(other).is_disjoint(&names(upstream));
+    if let Some(other) = earlier.iter().find(clashes) {
+        item.complain(format!(
+            "its sticky_cookie {} is that of upstreams.{} too, which has other servers; \
+             write sticky_cookie: {{ name: ... }} with another name, or give the same servers the same names",
+            quoted(&cookie),
+            other.name
+        ));
+    }
+}
+
+fn upstream(
     name: &str,
     item: &Item<'_>,
     listeners: &[(Item<'_>, Listener)],

@@ -1,6 +1,7 @@
 //! Upstreams and all that is in them.
 
 use super::{complaint, with, with_chat};
+use crate::config::tests::config;
 
 #[test]
 fn an_upstream_has_servers_and_a_route() {
@@ -53,6 +54,27 @@ fn an_upstream_has_servers_and_a_route() {
         r#"{ chat: { servers: ["10.0.0.1:3000"], <<: { sse: {} } } }"#,
         r#".chat."<<": merge keys are not supported; write the keys out"#,
     );
+}
+
+#[test]
+fn a_cookie_names_the_servers_of_one_upstream() {
+    let with_cookies = |first: &str, second: &str| {
+        format!(
+            "listeners: [{{ bind: \"127.0.0.1:8080\" }}]\nroutes: [{{ path: /a, upstream: api }}, {{ upstream: chat }}]\n\
+             upstreams:\n  api: {{ servers: [{{ address: \"10.0.0.1:1\", name: a }}], affinity: [{first}] }}\n  \
+             chat: {{ servers: [{{ address: \"10.0.0.2:1\", name: b }}], affinity: [{second}] }}\n"
+        )
+    };
+    assert_eq!(
+        complaint(&with_cookies("sticky_cookie", "sticky_cookie: { max_age: 1d }")),
+        "5: upstreams.chat: its sticky_cookie \"steadfast\" is that of upstreams.api too, which has other servers; \
+         write sticky_cookie: { name: ... } with another name, or give the same servers the same names"
+    );
+    for (first, second) in [("sticky_cookie: { name: api }", "sticky_cookie"), ("sticky_cookie", "client_ip")] {
+        config(&with_cookies(first, second));
+    }
+    let named_alike = with_cookies("sticky_cookie", "sticky_cookie").replace("name: b", "name: a");
+    config(&named_alike);
 }
 
 #[test]
