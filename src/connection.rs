@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::exchange::{Front, Next, exchange};
+use crate::exchange::{Front, Next, exchange, resume};
 use crate::observe::Observer;
 use crate::relay::Relay;
 use crate::socket::Socket;
@@ -29,8 +29,13 @@ pub async fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open
             },
             () = stopped(&mut stopping) => return,
         }
-        match Box::pin(exchange(&front, socket, previous_hop)).await {
-            Next::Close => return,
+        let mut next = Box::pin(exchange(&front, socket, previous_hop)).await;
+        while let Next::Parked(parked) = next {
+            let woken = parked.wait().await;
+            next = Box::pin(resume(&front, parked, woken, previous_hop)).await;
+        }
+        match next {
+            Next::Close | Next::Parked(_) => return,
             Next::Request(same, keepalive) => (socket, patience) = (same, keepalive),
             Next::Relay(handover) => {
                 // A task of its own, so that what exchanges need is freed with this one.

@@ -17,6 +17,7 @@ use pingora::{BError, ErrorType};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ends::of_client;
+use super::parked::PARK_AFTER;
 use super::placement::Placement;
 use super::{Answer, Failure, no_response, wire};
 use crate::error::ProxyError;
@@ -25,32 +26,68 @@ use crate::relay::EndReason;
 use crate::socket::Socket;
 use crate::upstream::{Pool, Upstream, headers};
 
-/// Sends the request, and waits for the head of the final response; informational ones are passed
-/// on meanwhile. Returns whether the body of the request has been sent to its end.
+/// How a server took a request.
+pub(super) enum Asked {
+    /// The head of its final response has come; the body of the request has been sent to its end,
+    /// or not.
+    Answered { is_sent: bool },
+    /// It has all of the request, and has not said a word for [`PARK_AFTER`].
+    Silent,
+}
+
+/// Sends the request, and waits for the head of the final response, at most until `deadline`;
+/// informational ones are passed on meanwhile.
 pub(super) async fn ask(
     down: &mut ServerSession,
     up: &mut ClientSession,
     head: Box<RequestHeader>,
     upstream: &Upstream,
+    deadline: Instant,
     record: &mut Record,
-) -> Result<bool, Failure> {
+) -> Result<Asked, Failure> {
     match timeout(upstream.timeouts.send, up.write_request_header(head)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) if is_connection_error(&error) => return Err(Failure::Stale),
         Ok(Err(_)) => return Err(Failure::Refuse(ProxyError::Malformed)),
         Err(_) => return Err(no_response(upstream)),
     }
-    if down.is_body_done() {
-        await_head(down, up, upstream).await?;
-        return Ok(true);
+    if !down.is_body_done() {
+        let is_sent = Box::pin(send_body(down, up, upstream, record)).await?;
+        return Ok(Asked::Answered { is_sent });
     }
-    Box::pin(send_body(down, up, upstream, record)).await
+    if !has_begun(down, up, deadline).await? {
+        return Ok(Asked::Silent);
+    }
+    await_head(down, up, upstream, deadline).await?;
+    Ok(Asked::Answered { is_sent: true })
 }
 
-/// Waits for the head of the final response to a request without a body. A long-poll is parked
-/// here, maybe for minutes, and holds no buffer.
-async fn await_head(down: &mut ServerSession, up: &mut ClientSession, upstream: &Upstream) -> Result<(), Failure> {
-    let deadline = Instant::now() + upstream.timeouts.response_head;
+/// Waits for the first byte of the answer; `false` when it is not there after [`PARK_AFTER`].
+async fn has_begun(down: &ServerSession, up: &ClientSession, deadline: Instant) -> Result<bool, Failure> {
+    let parks_at = Instant::now() + PARK_AFTER;
+    if deadline <= parks_at {
+        return Ok(true); // Not worth the trouble.
+    }
+    let (Some(client), Some(server)) = (wire(down), Socket::wire_of(up.stream())) else {
+        return Err(Failure::End(EndReason::ServerError));
+    };
+    tokio::select! {
+        begun = timeout_at(parks_at, server.read_ahead()) => match begun {
+            Ok(Ok(true)) => Ok(true),
+            Ok(Ok(false) | Err(_)) => Err(Failure::Stale),
+            Err(_) => Ok(false),
+        },
+        () = client.closed() => Err(Failure::End(EndReason::ClientClosed)),
+    }
+}
+
+/// Waits for the head of the final response to a request without a body.
+pub(super) async fn await_head(
+    down: &mut ServerSession,
+    up: &mut ClientSession,
+    upstream: &Upstream,
+    deadline: Instant,
+) -> Result<(), Failure> {
     loop {
         {
             let (Some(client), Some(server)) = (wire(down), Socket::wire_of(up.stream())) else {
@@ -361,6 +398,6 @@ fn bad_body(error: &BError) -> Failure {
     }
 }
 
-fn too_late(upstream: &Upstream, limit: Duration) -> Failure {
+pub(super) fn too_late(upstream: &Upstream, limit: Duration) -> Failure {
     Failure::Refuse(ProxyError::ResponseTimeout { upstream: upstream.name.clone(), seconds: limit.as_secs() })
 }

@@ -9,11 +9,12 @@
 //!
 //! Pingora reads and writes the heads and the framing; what is decided between them is asked of
 //! `route`, `affinity` and `balance`. Large phases are boxed, so that what they needed is freed
-//! when they end: a parked long-poll waits in little more than two sockets.
+//! when they end. A request whose answer takes its time waits in [`parked`].
 
 mod bodies;
 mod ends;
 mod handoff;
+pub mod parked;
 pub mod placement;
 
 use std::net::IpAddr;
@@ -44,6 +45,7 @@ use crate::upstream::{Pool, Upstream, connect};
 
 use bodies::Passed;
 use ends::{keep, part, refuse};
+use parked::{Parked, Waiting, Woken};
 use placement::Placement;
 
 /// What every exchange needs to know; the same for all threads.
@@ -79,6 +81,8 @@ pub enum Next {
     Close,
     /// Another request may come on it within this time.
     Request(Socket, Duration),
+    /// Its request waits for an answer: [`resume`] goes on with it.
+    Parked(Box<Parked>),
     /// It stays, and is HTTP no longer.
     Relay(Box<Handover>),
 }
@@ -99,10 +103,7 @@ const RESPONSE_HEAD_MAX: usize = 256 * 1024;
 
 /// Serves the next request on `socket`.
 pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) -> Next {
-    socket.wire().expect_head(front.limits.head_bytes);
-    let mut down = ServerSession::new_http1(Box::new(socket));
-    down.set_pipelining_enabled(true);
-    down.set_read_timeout(None); // Each phase has its own.
+    let mut down = client_session(front, socket);
     let head = read_head(front, &mut down).await;
     let began = Instant::now();
     let (mut record, checked) = match head {
@@ -110,25 +111,64 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
         Ok(true) => (record(front, began, down.req_header(), previous_hop), check(front, down.req_header())),
         Err(error) => (unreadable(front, began, previous_hop), Err(error)),
     };
-    let result = match checked {
-        Ok(upstream) => {
-            record.routed(&upstream);
-            serve(front, &mut down, &upstream, previous_hop, &mut record).await.map(|answer| (answer, upstream))
-        }
-        Err(error) => Err(Failure::Refuse(error)),
+    let upstream = match checked {
+        Ok(upstream) => upstream,
+        Err(error) => return refuse(front, down, &error, record).await,
     };
-    match result {
-        Ok((answer, upstream)) => finish(front, down, answer, upstream, previous_hop, record).await,
-        Err(Failure::Refuse(error)) => refuse(front, down, &error, record).await,
-        Err(Failure::Stale) => {
-            record.end(EndReason::ServerError);
-            Next::Close
+    record.routed(&upstream);
+    match serve(front, &mut down, &upstream, previous_hop, &mut record).await {
+        Ok(Served::Answer(answer)) => finish(front, down, answer, upstream, previous_hop, record).await,
+        Ok(Served::Silent(Silent { up, server, place, deadline })) => {
+            let waiting = Waiting { upstream, server, place, record, deadline };
+            Parked::new(down, *up, waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
         }
-        Err(Failure::End(reason)) => {
-            record.end(reason);
-            Next::Close
-        }
+        Err(failure) => fail(front, down, failure, record).await,
     }
+}
+
+/// Goes on with a request that was parked, because it was `woken`.
+pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previous_hop: IpAddr) -> Next {
+    let (down, socket, waiting) = parked.resume(front).await;
+    let Waiting { upstream, server, place, mut record, deadline } = waiting;
+    let Some(mut down) = down.filter(|_| woken != Woken::ClientGone) else {
+        record.end(EndReason::ClientClosed);
+        return Next::Close;
+    };
+    let answered = async {
+        match woken {
+            Woken::Answer | Woken::ClientGone => {}
+            Woken::ServerGone => return Err(no_response(&upstream)),
+            Woken::Late => return Err(bodies::too_late(&upstream, upstream.timeouts.response_head)),
+        }
+        let request = request_for(&down, front, previous_hop, &upstream, server, &place)?;
+        let up = parked::server_session(socket, request).await;
+        let mut up = up.map_err(|_| no_response(&upstream))?;
+        bodies::await_head(&mut down, &mut up, &upstream, deadline).await?;
+        answered(front, &mut down, &upstream, server, up, true, place).await
+    };
+    match answered.await {
+        Ok(answer) => finish(front, down, answer, upstream, previous_hop, record).await,
+        Err(failure) => fail(front, down, failure, record).await,
+    }
+}
+
+/// A session with the client at the other end of `socket`, about to read a head.
+fn client_session(front: &Front, socket: Socket) -> ServerSession {
+    socket.wire().expect_head(front.limits.head_bytes);
+    let mut down = ServerSession::new_http1(Box::new(socket));
+    down.set_pipelining_enabled(true);
+    down.set_read_timeout(None); // Each phase has its own.
+    down
+}
+
+/// Ends an exchange that has failed.
+async fn fail(front: &Front, down: ServerSession, failure: Failure, mut record: Record) -> Next {
+    match failure {
+        Failure::Refuse(error) => return refuse(front, down, &error, record).await,
+        Failure::Stale => record.end(EndReason::ServerError),
+        Failure::End(reason) => record.end(reason),
+    }
+    Next::Close
 }
 
 /// `false` when the client closed instead of asking.
@@ -180,6 +220,20 @@ struct Answer {
     place: Placement,
 }
 
+/// What came of a request.
+enum Served {
+    Answer(Answer),
+    Silent(Silent),
+}
+
+/// The server's side of an exchange whose server takes its time.
+struct Silent {
+    up: Box<ClientSession>,
+    server: usize,
+    place: Placement,
+    deadline: tokio::time::Instant,
+}
+
 /// Reaches a server and has it answer.
 async fn serve(
     front: &Front,
@@ -187,43 +241,71 @@ async fn serve(
     upstream: &Arc<Upstream>,
     previous_hop: IpAddr,
     record: &mut Record,
-) -> Result<Answer, Failure> {
+) -> Result<Served, Failure> {
     let place = Placement::of(front, upstream, down.req_header(), previous_hop).await;
     record.named_by(place.source);
-    let hop = PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: "http" };
-    let asked = headers::upgrade_of(down.req_header()).cloned();
     let mut may_use_pool = true;
     loop {
         let Reached { socket, server, is_pooled } = reach(upstream, &place, may_use_pool).await?;
         record.connected(server);
         socket.wire().expect_head(RESPONSE_HEAD_MAX);
         let mut up = Box::new(ClientSession::new(Box::new(socket)));
-        let mut head = Box::new(down.req_header().clone());
-        headers::to_server(&mut head, hop, &upstream.servers[server].authority)
-            .and_then(|()| place.prepare(&mut head, upstream))
-            .map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
+        let head = request_for(down, front, previous_hop, upstream, server, &place)?;
         let can_repeat = is_pooled && head.method.is_idempotent() && down.is_body_empty();
-        match bodies::ask(down, &mut up, head, upstream, record).await {
-            Ok(is_sent) => {
-                if down.req_header().uri.query().is_some_and(engine_io::is_asked) {
-                    upstream.answered_engine_io(up.get_status().map_or(0, |status| status.as_u16()));
-                }
-                let mut begun = bodies::read_begun(down, &mut up, &place, upstream).await?;
-                let tagged = up.is_body_done().then(|| place.tagged(&begun, server, upstream, &front.secret)).flatten();
-                let is_tagged = tagged.is_some();
-                match (tagged, up.resp_header()) {
-                    (Some(tagged), _) => begun = tagged.into(),
-                    (None, Some(head)) => place.learn(&front.sessions, upstream, server, head, &begun).await,
-                    (None, None) => {}
-                }
-                return Ok(Answer { up, server, asked, is_sent, begun, is_tagged, place });
+        let deadline = tokio::time::Instant::now() + upstream.timeouts.response_head;
+        match bodies::ask(down, &mut up, head, upstream, deadline, record).await {
+            Ok(bodies::Asked::Answered { is_sent }) => {
+                return answered(front, down, upstream, server, up, is_sent, place).await.map(Served::Answer);
             }
+            Ok(bodies::Asked::Silent) => return Ok(Served::Silent(Silent { up, server, place, deadline })),
             // The server closed an idle connection while the request was on its way.
             Err(Failure::Stale) if can_repeat => may_use_pool = false,
             Err(Failure::Stale) => return Err(no_response(upstream)),
             Err(failure) => return Err(failure),
         }
     }
+}
+
+/// The head of the request as `server` gets it.
+fn request_for(
+    down: &ServerSession,
+    front: &Front,
+    previous_hop: IpAddr,
+    upstream: &Upstream,
+    server: usize,
+    place: &Placement,
+) -> Result<Box<RequestHeader>, Failure> {
+    let hop = PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: "http" };
+    let mut head = Box::new(down.req_header().clone());
+    headers::to_server(&mut head, hop, &upstream.servers[server].authority)
+        .and_then(|()| place.prepare(&mut head, upstream))
+        .map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
+    Ok(head)
+}
+
+/// Learns what the final head that `server` has sent says of the client's session.
+async fn answered(
+    front: &Front,
+    down: &mut ServerSession,
+    upstream: &Upstream,
+    server: usize,
+    mut up: Box<ClientSession>,
+    is_sent: bool,
+    place: Placement,
+) -> Result<Answer, Failure> {
+    if down.req_header().uri.query().is_some_and(engine_io::is_asked) {
+        upstream.answered_engine_io(up.get_status().map_or(0, |status| status.as_u16()));
+    }
+    let mut begun = bodies::read_begun(down, &mut up, &place, upstream).await?;
+    let tagged = up.is_body_done().then(|| place.tagged(&begun, server, upstream, &front.secret)).flatten();
+    let is_tagged = tagged.is_some();
+    match (tagged, up.resp_header()) {
+        (Some(tagged), _) => begun = tagged.into(),
+        (None, Some(head)) => place.learn(&front.sessions, upstream, server, head, &begun).await,
+        (None, None) => {}
+    }
+    let asked = headers::upgrade_of(down.req_header()).cloned();
+    Ok(Answer { up, server, asked, is_sent, begun, is_tagged, place })
 }
 
 struct Reached {

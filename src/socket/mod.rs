@@ -93,6 +93,11 @@ impl Wire {
         waiting.unread.splice(..0, bytes.iter().copied());
     }
 
+    /// Drops what was written and not yet sent.
+    pub fn forget_unsent(&self) {
+        self.waiting().unsent = Vec::new();
+    }
+
     /// Waits until the peer has sent something, and reads that ahead; `false` when it has closed.
     /// Holds no buffer until then.
     ///

@@ -8,6 +8,8 @@ mod harness;
 mod heads;
 // Bodies in every framing, streamed both ways at once, stopped by whoever does not read.
 mod bodies;
+// Requests that wait for long: taken apart, and put together again.
+mod parked;
 // Connections used again: keep-alive, pipelining, pools, and pooled connections gone stale.
 mod connections;
 // Servers that refuse, stall, break off or talk nonsense, and clients that leave meanwhile.

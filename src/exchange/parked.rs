@@ -1,0 +1,107 @@
+//! A request whose answer takes its time, such as a long-poll: what waits is little more than two
+//! sockets.
+//!
+//! What Pingora's sessions need to parse messages is most of what a waiting exchange weighs. So an
+//! exchange that has waited for a while is taken apart: two sockets, the head of the request as the
+//! client wrote it, and what was decided. When something happens, the sessions are made again: that
+//! with the client reads the same head a second time, that with the server believes to have just
+//! written its request. Answers that come soon pay nothing for this.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v1::client::HttpSession as ClientSession;
+use tokio::time::{Instant, timeout_at};
+
+use super::placement::Placement;
+use super::{Front, client_session};
+use crate::observe::Record;
+use crate::socket::Socket;
+use crate::upstream::Upstream;
+
+/// How long an exchange waits as it is.
+pub(super) const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// An exchange that waits for its server's answer. Its request has no body, and is sent.
+#[derive(Debug)]
+pub struct Parked {
+    client: Socket,
+    server: Socket,
+    /// The head of the request, byte for byte.
+    head: Box<[u8]>,
+    waiting: Waiting,
+}
+
+/// What an exchange that waits has to remember beside its connections.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) upstream: Arc<Upstream>,
+    /// Which of its servers was asked.
+    pub(super) server: usize,
+    pub(super) place: Placement,
+    pub(super) record: Record,
+    /// When the server must have answered.
+    pub(super) deadline: Instant,
+}
+
+/// Why an exchange waits no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// The server says something.
+    Answer,
+    /// The server has closed or failed without a word.
+    ServerGone,
+    /// The client has closed or failed.
+    ClientGone,
+    /// The time for an answer is over.
+    Late,
+}
+
+impl Parked {
+    /// Takes the sessions of an exchange apart; `None` when they are not over sockets of ours.
+    pub(super) fn new(down: ServerSession, up: ClientSession, waiting: Waiting) -> Option<Self> {
+        let ServerSession::H1(down) = down else { return None };
+        let head = down.get_headers_raw_bytes().to_vec().into_boxed_slice();
+        let client = Socket::from_stream(down.into_inner())?;
+        let server = Socket::from_stream(up.into_inner())?;
+        Some(Self { client, server, head, waiting })
+    }
+
+    /// Waits until something happens.
+    pub async fn wait(&self) -> Woken {
+        tokio::select! {
+            begun = timeout_at(self.waiting.deadline, self.server.wire().read_ahead()) => match begun {
+                Ok(Ok(true)) => Woken::Answer,
+                Ok(Ok(false) | Err(_)) => Woken::ServerGone,
+                Err(_) => Woken::Late,
+            },
+            () = self.client.wire().closed() => Woken::ClientGone,
+        }
+    }
+
+    /// Makes the session with the client again, and leaves the server's socket to
+    /// [`server_session`]. `None` when it cannot be made, which nothing that was parked causes.
+    pub(super) async fn resume(self, front: &Front) -> (Option<ServerSession>, Socket, Waiting) {
+        let Self { client, server, head, waiting } = self;
+        client.wire().put_back(&head);
+        let mut down = client_session(front, client);
+        // All of it is there, and was read before.
+        let is_read = matches!(Box::pin(down.read_request()).await, Ok(true));
+        (is_read.then_some(down), server, waiting)
+    }
+}
+
+/// A session with the server at the other end of `socket`, to which `request` has been sent.
+///
+/// # Errors
+/// When `request` cannot be written.
+pub(super) async fn server_session(socket: Socket, request: Box<RequestHeader>) -> pingora::Result<Box<ClientSession>> {
+    let wire = socket.wire().clone();
+    let mut up = Box::new(ClientSession::new(Box::new(socket)));
+    // While we hold the wire, what a session writes is collected; this goes nowhere.
+    let written = up.write_request_header(request).await;
+    wire.forget_unsent();
+    written.map(|_| up)
+}
