@@ -16,6 +16,7 @@
 
 pub mod chunked;
 pub mod events;
+pub mod frames;
 mod lane;
 pub mod life;
 pub mod registry;
