@@ -23,6 +23,7 @@ pub mod registry;
 mod run;
 pub mod sse;
 pub mod timers;
+pub mod websocket;
 
 use std::time::Duration;
 
