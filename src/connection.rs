@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -38,12 +39,9 @@ pub async fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open
             Next::Close | Next::Parked(_) => return,
             Next::Request(same, keepalive) => (socket, patience) = (same, keepalive),
             Next::Relay(handover) => {
-                // A task of its own, so that what exchanges need is freed with this one.
-                let relay = Relay::new(*handover);
-                tokio::spawn(async move {
-                    relay.await;
-                    drop(open);
-                });
+                // A task of its own, so that what exchanges need is freed with this one. Not an async
+                // block: that would hold the relay twice, as captured and as awaited.
+                tokio::spawn(Relay::new(*handover).map(|()| drop(open)));
                 return;
             }
         }
