@@ -63,6 +63,8 @@ pub struct Line<'a> {
     pub time_to_head_ms: Option<u32>,
     /// Milliseconds from the request to the end.
     pub duration_ms: u64,
+    /// The code of the first Close of a WebSocket, 1005 when that had none.
+    pub close_code: Option<u16>,
     /// Why it ended.
     pub end_reason: &'a str,
 }
@@ -100,6 +102,7 @@ impl Line<'_> {
             "bytes_out": self.bytes_out,
             "time_to_head_ms": self.time_to_head_ms,
             "duration_ms": self.duration_ms,
+            "close_code": self.close_code,
             "end_reason": self.end_reason,
         })
         .to_string();
@@ -114,7 +117,8 @@ impl Line<'_> {
         let seconds = |ms: u64| format!("{}.{:03}", ms / 1000, ms % 1000);
         format!(
             "{} - - [{}] \"{} {} {}\" {} {} \"{}\" \"{}\" host={} previous_hop={} upgrade={} sec_websocket_key={} \
-             kind={} upstream={} server={} affinity={} bytes_in={} time_to_head={} duration={} end_reason={}\n",
+             kind={} upstream={} server={} affinity={} bytes_in={} time_to_head={} duration={} close_code={} \
+             end_reason={}\n",
             self.client,
             self.format_time(COMMON_LOG),
             escaped(self.method),
@@ -135,6 +139,7 @@ impl Line<'_> {
             self.bytes_in,
             self.time_to_head_ms.map_or_else(|| "-".into(), |ms| seconds(ms.into())),
             seconds(self.duration_ms),
+            self.close_code.map_or_else(|| "-".into(), |code| code.to_string()),
             self.end_reason,
         )
     }
@@ -265,6 +270,7 @@ mod tests {
             bytes_out: 20,
             time_to_head_ms: Some(3),
             duration_ms: 61_005,
+            close_code: Some(1000),
             end_reason: "client_closed",
         }
     }
@@ -278,6 +284,7 @@ mod tests {
         assert_eq!(value["client"], "192.0.2.1");
         assert_eq!(value["status"], 101);
         assert_eq!(value["upgrade"], "websocket");
+        assert_eq!(value["close_code"], 1000);
         assert_eq!(value["end_reason"], "client_closed");
     }
 
@@ -288,7 +295,7 @@ mod tests {
             "192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] \"GET /socket.io/ HTTP/1.1\" 101 20 \"-\" \
              \"a \\x22browser\\x22\" host=chat.example.com previous_hop=10.0.0.1 upgrade=websocket \
              sec_websocket_key=x3JJHMbDL1EzLkh9GBhXDw== kind=websocket upstream=chat server=a affinity=forwarded_for \
-             bytes_in=10 time_to_head=0.003 duration=61.005 end_reason=client_closed\n"
+             bytes_in=10 time_to_head=0.003 duration=61.005 close_code=1000 end_reason=client_closed\n"
         );
     }
 

@@ -12,6 +12,7 @@ use prometheus::{
 };
 
 use crate::affinity::doctor::Finding;
+use crate::relay::websocket::Counts;
 use crate::relay::{EndReason, Kind};
 
 /// All metrics of the process.
@@ -22,6 +23,10 @@ pub struct Metrics {
     open: IntGaugeVec,
     durations: HistogramVec,
     keepalives: IntCounterVec,
+    pings: IntCounterVec,
+    messages: IntCounterVec,
+    closes: IntCounterVec,
+    opaque: IntCounterVec,
     ends: IntCounterVec,
     lost_sessions: IntCounterVec,
     findings: IntGaugeVec,
@@ -42,6 +47,23 @@ const SECONDS: [f64; 14] =
 
 /// The classes of status codes, as label values.
 const STATUS: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The codes of Closes, as label values. Those that the standard names have one each.
+const CLOSE_CODES: [&str; 20] = [
+    "1000", "1001", "1002", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012", "1013",
+    "1014", "1015", "3xxx", "4xxx", "none", "other",
+];
+
+/// Which of [`CLOSE_CODES`] `code` is.
+fn close_code(code: Option<u16>) -> usize {
+    match code {
+        Some(code @ 1000..=1015) => usize::from(code - 1000),
+        Some(3000..=3999) => 16,
+        Some(4000..=4999) => 17,
+        None => 18,
+        Some(_) => 19,
+    }
+}
 
 impl Metrics {
     /// All metrics, at zero.
@@ -80,6 +102,26 @@ impl Metrics {
             keepalives: counters(
                 "steadfast_sse_keepalives_total",
                 "Comments inserted into idle event streams.",
+                &["upstream"],
+            ),
+            pings: counters(
+                "steadfast_websocket_pings_total",
+                "Pings inserted towards clients of WebSockets.",
+                &["upstream"],
+            ),
+            messages: counters(
+                "steadfast_websocket_messages_total",
+                "Messages passed on by WebSockets, counted within a minute, by direction: up is to the server.",
+                &["upstream", "direction"],
+            ),
+            closes: counters(
+                "steadfast_websocket_closes_total",
+                "WebSockets that ended, by the code of the first Close: none when there was none.",
+                &["upstream", "code"],
+            ),
+            opaque: counters(
+                "steadfast_websocket_opaque_total",
+                "WebSockets on which something came that is no frame; no Ping or Close is inserted into them.",
                 &["upstream"],
             ),
             ends: counters(
@@ -171,6 +213,11 @@ impl Metrics {
             requests: STATUS.map(|status| self.requests.with_label_values(&[name, status])),
             durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
             keepalives: self.keepalives.with_label_values(&[name]),
+            pings: self.pings.with_label_values(&[name]),
+            messages: ["up", "down"].map(|direction| self.messages.with_label_values(&[name, direction])),
+            closes: Default::default(),
+            closes_of_all: self.closes.clone(),
+            opaque: self.opaque.with_label_values(&[name]),
             lost_sessions: self.lost_sessions.with_label_values(&[name]),
             findings: Finding::ALL.map(|finding| self.findings.with_label_values(&[name, finding.label()])),
             ends: Default::default(),
@@ -207,6 +254,13 @@ pub struct UpstreamMetrics {
     durations: [Histogram; 4],
     /// Comments inserted into idle event streams.
     pub keepalives: IntCounter,
+    /// Pings inserted towards clients of WebSockets.
+    pub pings: IntCounter,
+    messages: [IntCounter; 2],
+    /// By code, looked up when first needed.
+    closes: [OnceLock<IntCounter>; CLOSE_CODES.len()],
+    closes_of_all: IntCounterVec,
+    opaque: IntCounter,
     /// Requests of sessions whose server is no longer among the upstream's, or in maint.
     pub lost_sessions: IntCounter,
     findings: [IntGauge; Finding::ALL.len()],
@@ -226,6 +280,23 @@ impl UpstreamMetrics {
     /// Whether `finding` is so.
     pub fn found(&self, finding: Finding, is_so: bool) {
         self.findings[finding as usize].set(is_so.into());
+    }
+
+    /// What a WebSocket has carried since it last said so.
+    pub fn carried(&self, counts: Counts) {
+        let [up, down] = &self.messages;
+        for (counter, count) in [(up, counts.up), (down, counts.down), (&self.opaque, counts.is_opaque.into())] {
+            if count > 0 {
+                counter.inc_by(count.into());
+            }
+        }
+    }
+
+    /// One more end of a WebSocket, whose first Close had `code`.
+    pub fn closed(&self, code: Option<u16>) {
+        let at = close_code(code);
+        let look_up = || self.closes_of_all.with_label_values(&[self.name.as_str(), CLOSE_CODES[at]]);
+        self.closes[at].get_or_init(look_up).inc();
     }
 
     /// One more end.
@@ -283,6 +354,20 @@ mod tests {
         chat.found(Finding::ForeignTags, true);
         metrics.server("chat", "a").open(Kind::EventStream).inc();
         metrics.count_error("no_route");
+        for (code, label) in [
+            (Some(1000), "1000"),
+            (Some(1012), "1012"),
+            (Some(1015), "1015"),
+            (Some(1016), "other"),
+            (Some(3999), "3xxx"),
+            (Some(4000), "4xxx"),
+            (None, "none"),
+            (Some(0), "other"),
+        ] {
+            assert_eq!(CLOSE_CODES[close_code(code)], label, "{code:?}");
+        }
+        chat.closed(Some(1012));
+        chat.carried(Counts { up: 2, down: 3, is_opaque: true });
         let (text, content_type) = metrics.scrape();
         let text = String::from_utf8(text).expect("metrics are text");
         assert_eq!(content_type, "text/plain; version=0.0.4");
@@ -295,6 +380,11 @@ mod tests {
             r#"steadfast_duration_seconds_bucket{kind="websocket",upstream="chat",le="10"} 1"#,
             r#"steadfast_open_connections{kind="sse",server="a",upstream="chat"} 1"#,
             r#"steadfast_errors_total{error="no_route"} 1"#,
+            r#"steadfast_websocket_closes_total{code="1012",upstream="chat"} 1"#,
+            r#"steadfast_websocket_messages_total{direction="up",upstream="chat"} 2"#,
+            r#"steadfast_websocket_messages_total{direction="down",upstream="chat"} 3"#,
+            r#"steadfast_websocket_opaque_total{upstream="chat"} 1"#,
+            r#"steadfast_websocket_pings_total{upstream="chat"} 0"#,
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

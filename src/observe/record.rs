@@ -73,6 +73,7 @@ pub struct Record {
     bytes_in: u64,
     bytes_out: u64,
     head_after: Option<u32>,
+    close_code: Option<u16>,
     reason: EndReason,
 }
 
@@ -92,6 +93,7 @@ impl Record {
             bytes_in: 0,
             bytes_out: 0,
             head_after: None,
+            close_code: None,
             reason: EndReason::Shutdown,
         }
     }
@@ -136,6 +138,11 @@ impl Record {
         self.bytes_out += to_client;
     }
 
+    /// As a WebSocket it was closed with `code`; `None` when nobody said Close.
+    pub fn closed(&mut self, code: Option<u16>) {
+        self.close_code = code;
+    }
+
     /// This will have been the end.
     pub fn end(&mut self, reason: EndReason) {
         self.reason = reason;
@@ -178,6 +185,7 @@ impl Record {
             bytes_out: self.bytes_out,
             time_to_head_ms: self.head_after,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            close_code: self.close_code,
             end_reason: self.reason.label(),
         });
     }
