@@ -233,14 +233,19 @@ async fn work(front: Arc<Front>, sockets: Vec<std::net::TcpListener>, grace: Dur
             tracing::error!("accepting failed: {error}");
         }
     }
-    registry::end_all(EndReason::Shutdown);
-    let until = tokio::time::Instant::now() + grace;
+    let until = Instant::now() + grace;
+    // Relays end before the grace does, so that none has to be cut.
+    let end_relays = || {
+        let left = until.saturating_duration_since(Instant::now());
+        registry::end_all(EndReason::Shutdown, left.saturating_sub(2 * Tick::LENGTH));
+    };
+    end_relays();
     while live.count() > 0 {
         // Exchanges may still become relays.
         let changed = tokio::time::timeout(Tick::LENGTH, live.fewer());
-        let _ = tokio::time::timeout_at(until, changed).await;
-        registry::end_all(EndReason::Shutdown);
-        if tokio::time::Instant::now() >= until {
+        let _ = tokio::time::timeout_at(until.into(), changed).await;
+        end_relays();
+        if Instant::now() >= until {
             tracing::warn!("the grace of {grace:?} is over with {} connections left", live.count());
             return;
         }

@@ -14,7 +14,7 @@ use super::ends::of_client;
 use super::{Answer, Failure, no_response};
 use crate::error::ProxyError;
 use crate::observe::Record;
-use crate::relay::{self, ClientFraming, EndReason, Events, Handover, Kind, ServerFraming};
+use crate::relay::{self, ClientFraming, EndReason, Events, Handover, Kind, Protocol, ServerFraming, WebSocket};
 use crate::socket::{self, Parts, Socket};
 use crate::upstream::{Upstream, headers};
 
@@ -70,13 +70,11 @@ pub(super) async fn hand_over(
     upstream: Arc<Upstream>,
     mut record: Record,
 ) -> Option<Box<Handover>> {
-    let events = (kind == Kind::EventStream).then(|| {
-        let is_chunked = answer.up.resp_header().is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING));
-        let server = if is_chunked { ServerFraming::Chunked } else { ServerFraming::UntilClose };
-        let is_modern = down.req_header().version >= Version::HTTP_11;
-        let client = if is_modern { ClientFraming::Chunked } else { ClientFraming::UntilClose };
-        Events::new(server, client)
-    });
+    let (protocol, keepalive) = match kind {
+        Kind::EventStream => (Protocol::Events(events(&down, &answer)), upstream.sse.keepalive),
+        Kind::WebSocket => (Protocol::WebSocket(WebSocket::new(fastrand::u64(..))), None),
+        Kind::Tunnel | Kind::Http => (Protocol::Unknown, None),
+    };
     record.answered(head.status.as_u16());
     record.becomes(kind);
     down.set_keepalive(None);
@@ -98,7 +96,6 @@ pub(super) async fn hand_over(
     let unanswered = upstream.timeouts.send.max(UNANSWERED_MIN);
     // What fails here has failed already, and the relay will find out.
     let _ = socket::watch_peer(&client.tcp, unanswered).and(socket::watch_peer(&server.tcp, unanswered));
-    let keepalive = events.as_ref().and(upstream.sse.keepalive);
     Some(Box::new(Handover {
         client: client.tcp,
         client_unread: client.unread,
@@ -106,11 +103,20 @@ pub(super) async fn hand_over(
         server: server.tcp,
         server_unsent: server.unsent,
         server_unread: server.unread,
-        events,
+        protocol,
         limits: relay::limits(kind, &upstream.timeouts, keepalive, fastrand::u32(..)),
         upstream,
         record,
     }))
+}
+
+/// How an event stream comes and goes.
+fn events(down: &ServerSession, answer: &Answer) -> Events {
+    let is_chunked = answer.up.resp_header().is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING));
+    let server = if is_chunked { ServerFraming::Chunked } else { ServerFraming::UntilClose };
+    let is_modern = down.req_header().version >= Version::HTTP_11;
+    let client = if is_modern { ClientFraming::Chunked } else { ClientFraming::UntilClose };
+    Events::new(server, client)
 }
 
 /// Least time without an acknowledgement after which a relay's peer counts as gone. TCP counts a

@@ -13,7 +13,11 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::events::{HEADROOM, TAILROOM};
+use super::events::{self, TAILROOM};
+use super::websocket;
+
+/// Space before what is read, for what is to be sent before it.
+pub const HEADROOM: usize = if events::HEADROOM > websocket::HEADROOM { events::HEADROOM } else { websocket::HEADROOM };
 
 /// The most that is read at once, and so the most that ever waits in a lane.
 pub const READ_MAX: usize = 64 * 1024;

@@ -3,8 +3,9 @@
 //! ```text
 //!            one side ends            the other ends, or is silent too long
 //! Open ───────────────────▶ Closing ───────────────────────────────────────▶ ended
-//!  │                                                                           ▲
-//!  └── idle, a peer lost or stalled, shutdown ──────────────────────────────────┘
+//!  │ │                                                                         ▲ ▲
+//!  │ └─ idle, shutdown ───▶ Leaving: farewell said, for a bounded time ────────┘ │
+//!  └── a peer lost, gone or stalled; idle or shutdown where there is no farewell ┘
 //! ```
 //!
 //! A relay never goes back a state. The first cause wins: what follows from it is no cause.
@@ -38,6 +39,8 @@ pub struct Life {
     server_stalled_at: Option<Tick>,
     /// Why it is closing.
     closing: Option<EndReason>,
+    /// When it ends, come what may.
+    ends_by: Option<Tick>,
 }
 
 /// What is to be done now.
@@ -63,7 +66,14 @@ pub enum Side {
 impl Life {
     /// A relay that begins at `now`.
     pub fn new(now: Tick) -> Self {
-        Self { active_at: now, client_sent_at: now, client_stalled_at: None, server_stalled_at: None, closing: None }
+        Self {
+            active_at: now,
+            client_sent_at: now,
+            client_stalled_at: None,
+            server_stalled_at: None,
+            closing: None,
+            ends_by: None,
+        }
     }
 
     /// Either side sent at least one byte.
@@ -106,8 +116,22 @@ impl Life {
         self.closing
     }
 
+    /// The proxy ends it for `reason`: farewell is said, and answered until `by`.
+    pub fn leave(&mut self, reason: EndReason, by: Tick) {
+        self.close(reason);
+        self.ends_by = Some(self.ends_by.map_or(by, |earlier| earlier.min(by)));
+    }
+
+    /// Whether farewell was said.
+    pub fn is_leaving(&self) -> bool {
+        self.ends_by.is_some()
+    }
+
     /// What is to be done at `now`.
     pub fn due(&self, now: Tick, limits: &Limits) -> Due {
+        if let (Some(by), Some(reason)) = (self.ends_by, self.closing) {
+            return if by <= now { Due::End(reason) } else { Due::Later(by) };
+        }
         let mut next = match self.closing {
             Some(reason) => (self.active_at.plus(limits.closing.min(limits.idle)), Due::End(reason)),
             None => (self.active_at.plus(limits.idle), Due::End(EndReason::Idle)),
@@ -196,6 +220,20 @@ mod tests {
             &LIMITS,
             Later(Tick(599)),
         );
+        // Farewell has its own time, whatever else would be due.
+        check(|life| life.leave(EndReason::Idle, Tick(1050)), 1000, &LIMITS, Later(Tick(1050)));
+        check(
+            |life| {
+                life.leave(EndReason::Idle, Tick(1050));
+                life.leave(EndReason::Shutdown, Tick(1020));
+                life.leave(EndReason::Shutdown, Tick(1030));
+                life.stalled(Client, Tick(0));
+            },
+            1020,
+            &LIMITS,
+            End(EndReason::Idle),
+        );
+
         // The first cause wins.
         check(
             |life| {

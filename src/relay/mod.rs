@@ -11,6 +11,8 @@
 //!  ├─ events what happens to an event stream (pure)
 //!  │    ├─ chunked   framing off and on (pure)
 //!  │    └─ sse       where a comment may stand (pure)
+//!  ├─ websocket  what happens to a WebSocket (pure)
+//!  │    └─ frames    where a frame may stand (pure)
 //!  └─ life   what is due when, why it ends (pure)
 //! ```
 
@@ -29,8 +31,9 @@ use std::time::Duration;
 
 pub use events::{ClientFraming, Events, ServerFraming};
 pub use life::Limits;
-pub use run::{Handover, Relay};
+pub use run::{Handover, Protocol, Relay};
 pub use timers::Tick;
+pub use websocket::WebSocket;
 
 use crate::config::Timeouts;
 

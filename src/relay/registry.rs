@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::EndReason;
 use super::timers::{Tick, Ticket, Wheel};
@@ -17,6 +17,8 @@ thread_local! {
 struct Registry {
     began: Instant,
     now: Tick,
+    /// When the relays that were told to end have to be gone.
+    ends_by: Tick,
     wheel: Wheel,
     slots: Vec<Slot>,
     /// Slots without an occupant.
@@ -31,6 +33,15 @@ struct Slot {
     order: Option<EndReason>,
 }
 
+/// What a relay is told that is to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// Why.
+    pub reason: EndReason,
+    /// When it has to be gone.
+    pub by: Tick,
+}
+
 /// A relay's place in its thread's registry, given up when dropped.
 #[derive(Debug)]
 pub struct Place(Ticket);
@@ -38,7 +49,7 @@ pub struct Place(Ticket);
 impl Registry {
     fn new() -> Self {
         let now = Tick::default();
-        Self { began: Instant::now(), now, wheel: Wheel::new(now), slots: Vec::new(), free: Vec::new() }
+        Self { began: Instant::now(), now, ends_by: now, wheel: Wheel::new(now), slots: Vec::new(), free: Vec::new() }
     }
 
     fn slot(&mut self, ticket: Ticket) -> Option<&mut Slot> {
@@ -66,8 +77,11 @@ impl Place {
     }
 
     /// The order to end that this relay was given, if any.
-    pub fn order(&self) -> Option<EndReason> {
-        REGISTRY.with_borrow_mut(|registry| registry.slot(self.0).and_then(|slot| slot.order))
+    pub fn order(&self) -> Option<Order> {
+        REGISTRY.with_borrow_mut(|registry| {
+            let reason = registry.slot(self.0)?.order?;
+            Some(Order { reason, by: registry.ends_by })
+        })
     }
 }
 
@@ -104,11 +118,13 @@ pub fn tick() {
     });
 }
 
-/// Tells every relay of this thread to end, for `reason`, and wakes it to do so.
-pub fn end_all(reason: EndReason) {
+/// Tells every relay of this thread to end `within` a time, for `reason`, and wakes those to do so
+/// that do not know yet.
+pub fn end_all(reason: EndReason, within: Duration) {
     REGISTRY.with_borrow_mut(|registry| {
+        registry.ends_by = Tick::after(registry.began.elapsed() + within);
         for slot in &mut registry.slots {
-            if let Some(waker) = &slot.waker {
+            if let (Some(waker), None) = (&slot.waker, slot.order) {
                 slot.order = Some(reason);
                 waker.wake_by_ref();
             }

@@ -5,14 +5,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::events::{Events, HEADROOM};
-use super::lane::{self, Lane};
+use super::events::Events;
+use super::lane::{self, HEADROOM, Lane};
 use super::life::{Due, Life, Limits, Side};
 use super::registry::{self, Place};
 use super::timers::Tick;
+use super::websocket::{Goodbye, WebSocket};
 use super::{EndReason, chunked};
 use crate::observe::Record;
 use crate::upstream::Upstream;
@@ -32,14 +34,25 @@ pub struct Handover {
     pub server_unsent: Vec<u8>,
     /// What the server sent behind its head.
     pub server_unread: Vec<u8>,
-    /// How an event stream is framed; `None` for a tunnel, which is passed on as it is.
-    pub events: Option<Events>,
+    /// What it carries.
+    pub protocol: Protocol,
     /// How long it may do what.
     pub limits: Limits,
     /// Where the server belongs to.
     pub upstream: Arc<Upstream>,
     /// Accounts for the exchange; its end is the relay's end.
     pub record: Record,
+}
+
+/// What is known of the bytes that a relay carries.
+#[derive(Debug)]
+pub enum Protocol {
+    /// An event stream: what the client sends goes nowhere.
+    Events(Events),
+    /// A WebSocket.
+    WebSocket(WebSocket),
+    /// Nothing: they are passed on.
+    Unknown,
 }
 
 /// A connection that stays.
@@ -53,7 +66,7 @@ pub struct Relay {
     down: Lane,
     /// The client has said that it sends nothing more.
     client_ended: bool,
-    events: Option<Events>,
+    protocol: Protocol,
     life: Life,
     limits: Limits,
     place: Option<Place>,
@@ -62,6 +75,9 @@ pub struct Relay {
     upstream: Arc<Upstream>,
     record: Record,
 }
+
+/// How long both sides of a WebSocket have to answer our Close.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How often a relay goes on before others have their turn: it bounds a turn to about a megabyte.
 const ROUNDS_MAX: usize = 16;
@@ -78,7 +94,7 @@ type StepResult = Result<Step, EndReason>;
 
 impl Relay {
     /// Begins with what the HTTP sessions had read ahead.
-    pub fn new(handover: Handover) -> Self {
+    pub fn new(mut handover: Handover) -> Self {
         let now = registry::now();
         let mut relay = Self {
             client: handover.client,
@@ -86,7 +102,7 @@ impl Relay {
             up: Lane::new(handover.server_unsent),
             down: Lane::new(handover.client_unsent),
             client_ended: false,
-            events: handover.events,
+            protocol: handover.protocol,
             life: Life::new(now),
             limits: handover.limits,
             place: None,
@@ -94,7 +110,11 @@ impl Relay {
             upstream: handover.upstream,
             record: handover.record,
         };
-        if relay.events.is_none() {
+        let unread = 0..handover.client_unread.len();
+        if let Protocol::WebSocket(websocket) = &mut relay.protocol {
+            websocket.pass(Side::Client, &mut handover.client_unread, unread); // Nothing is inserted yet.
+        }
+        if !relay.is_event_stream() {
             relay.up.keep(&handover.client_unread);
         }
         relay.read_ahead(&handover.server_unread);
@@ -119,17 +139,21 @@ impl Relay {
     /// Passes on to the client what stands in `buffer`: `read` bytes of the server's.
     fn deliver(&mut self, buffer: &mut [u8], read: usize) -> Result<(), EndReason> {
         let mut bytes = HEADROOM..HEADROOM + read;
-        if let Some(events) = &mut self.events {
-            bytes = events.pass(buffer, bytes).map_err(|chunked::Malformed| EndReason::ServerError)?;
-            if events.is_done() {
-                self.life.close(EndReason::ServerClosed);
-                self.down.end();
-                self.up.end();
+        match &mut self.protocol {
+            Protocol::Events(events) => {
+                bytes = events.pass(buffer, bytes).map_err(|chunked::Malformed| EndReason::ServerError)?;
+                if events.is_done() {
+                    self.life.close(EndReason::ServerClosed);
+                    self.down.end();
+                    self.up.end();
+                }
             }
+            Protocol::WebSocket(websocket) => {
+                bytes = websocket.pass(Side::Server, buffer, bytes).bytes;
+            }
+            Protocol::Unknown => {}
         }
-        let took = self.down.send(&self.client, &buffer[bytes]).map_err(|error| lost(Side::Client, &error))?;
-        self.note_sent(Side::Client, took);
-        Ok(())
+        self.send_down(&buffer[bytes])
     }
 
     /// Server to client.
@@ -162,20 +186,26 @@ impl Relay {
     }
 
     fn server_closed(&mut self) -> StepResult {
-        let last = self.events.as_ref().map_or(Ok(&[][..]), Events::closed);
+        let last = match &self.protocol {
+            Protocol::Events(events) => events.closed(),
+            Protocol::WebSocket(_) | Protocol::Unknown => Ok(&[][..]),
+        };
         match last {
             Ok(last) => {
                 self.life.close(EndReason::ServerClosed);
-                let took = self.down.send(&self.client, last).map_err(|error| lost(Side::Client, &error))?;
-                self.note_sent(Side::Client, took);
+                self.send_down(last)?;
             }
             Err(chunked::Malformed) => self.life.close(EndReason::ServerError),
         }
         self.down.end();
-        if self.events.is_some() {
+        if self.is_event_stream() {
             self.up.end();
         }
         Ok(Step::Moved)
+    }
+
+    fn is_event_stream(&self) -> bool {
+        matches!(self.protocol, Protocol::Events(_))
     }
 
     /// Client to server.
@@ -194,32 +224,57 @@ impl Relay {
         lane::with_buffer(|buffer| match lane::poll_read(&mut self.client, buffer, cx) {
             Poll::Pending => Ok(Step::Waiting),
             Poll::Ready(Ok(0)) => self.client_closed(),
-            Poll::Ready(Ok(_)) if self.is_discarding() => Ok(Step::Moved),
-            Poll::Ready(Ok(read)) => {
-                self.life.heard(registry::now());
-                match self.up.send(&self.server, &buffer[HEADROOM..HEADROOM + read]) {
-                    Ok(took) => self.note_sent(Side::Server, took),
-                    Err(error) => return self.server_takes_nothing(&error),
-                }
-                Ok(Step::Moved)
-            }
+            Poll::Ready(Ok(read)) => self.forward(buffer, read),
             Poll::Ready(Err(error)) => Err(lost(Side::Client, &error)),
         })
+    }
+
+    /// Passes on to the server what stands in `buffer`: `read` bytes of the client's.
+    fn forward(&mut self, buffer: &mut [u8], read: usize) -> StepResult {
+        let mut bytes = HEADROOM..HEADROOM + read;
+        if let Protocol::WebSocket(websocket) = &mut self.protocol {
+            bytes = websocket.pass(Side::Client, buffer, bytes).bytes;
+        }
+        if self.is_discarding() || bytes.is_empty() {
+            return Ok(Step::Moved);
+        }
+        self.life.heard(registry::now());
+        self.send_up(&buffer[bytes])
+    }
+
+    fn send_up(&mut self, bytes: &[u8]) -> StepResult {
+        match self.up.send(&self.server, bytes) {
+            Ok(took) => self.note_sent(Side::Server, took),
+            Err(error) => return self.server_takes_nothing(&error),
+        }
+        Ok(Step::Moved)
+    }
+
+    fn send_down(&mut self, bytes: &[u8]) -> Result<(), EndReason> {
+        let took = self.down.send(&self.client, bytes).map_err(|error| lost(Side::Client, &error))?;
+        self.note_sent(Side::Client, took);
+        Ok(())
     }
 
     /// Whether what the client sends has no taker. It is still read: behind the request for an
     /// event stream nothing can follow that means anything, behind a server's end nothing that
     /// reaches anyone, and what is left unread would turn our close into a reset.
     fn is_discarding(&self) -> bool {
-        self.events.is_some() || !self.up.is_open()
+        self.is_event_stream() || !self.up.is_open()
     }
 
     fn client_closed(&mut self) -> StepResult {
         self.client_ended = true;
-        if self.events.is_some() {
+        if self.is_event_stream() {
             return Err(EndReason::ClientClosed);
         }
         self.life.close(EndReason::ClientClosed);
+        if let Protocol::WebSocket(websocket) = &mut self.protocol {
+            let held = websocket.release();
+            if !self.is_discarding() {
+                self.send_up(&held)?;
+            }
+        }
         self.up.end();
         Ok(Step::Moved)
     }
@@ -252,6 +307,9 @@ impl Relay {
             if self.client_ended && self.up.has_ended() && self.down.has_ended() {
                 return Err(EndReason::ServerClosed);
             }
+            if self.has_taken_leave() {
+                return Err(EndReason::Shutdown);
+            }
             if matches!((down, up), (Step::Waiting, Step::Waiting)) {
                 return Ok(Step::Waiting);
             }
@@ -264,6 +322,10 @@ impl Relay {
         let now = registry::now();
         let due = loop {
             match self.life.due(now, &self.limits) {
+                Due::End(EndReason::Idle) if !self.life.is_leaving() => {
+                    self.leave(EndReason::Idle, now.plus(u32::MAX))?;
+                    cx.waker().wake_by_ref(); // For the answers.
+                }
                 Due::End(reason) => return Err(reason),
                 Due::Keepalive => self.keep_alive(now, cx)?,
                 Due::Later(due) => break due,
@@ -272,30 +334,73 @@ impl Relay {
         if let Some(place) = &self.place
             && (due < self.wakes_at || self.wakes_at <= now)
         {
+            let has_come_up = self.wakes_at <= now;
             self.wakes_at = place.wake_at(due);
+            if has_come_up {
+                self.count();
+            }
         }
         Ok(())
     }
 
-    fn keep_alive(&mut self, now: Tick, cx: &Context<'_>) -> Result<(), EndReason> {
-        let comment = self.events.as_mut().and_then(|events| events.comment(&self.upstream.sse.comment));
-        if let Some(comment) = comment {
-            let took = self.down.send(&self.client, &comment).map_err(|error| lost(Side::Client, &error))?;
-            self.note_sent(Side::Client, took);
-            self.upstream.metrics.keepalives.inc();
-            if self.down.is_blocked() {
-                cx.waker().wake_by_ref(); // To wait for the client to take the rest.
-            }
+    /// Adds up what has happened. Not at every message: the counters belong to all threads.
+    fn count(&mut self) {
+        if let Protocol::WebSocket(websocket) = &mut self.protocol {
+            self.upstream.metrics.carried(websocket.take_counts());
         }
+    }
+
+    fn keep_alive(&mut self, now: Tick, cx: &Context<'_>) -> Result<(), EndReason> {
+        let Protocol::Events(events) = &mut self.protocol else { return Ok(()) };
+        let comment = events.comment(&self.upstream.sse.comment);
         // Within a line there is nothing to be done but to try again an interval later.
         self.life.commented(now);
+        let Some(comment) = comment else { return Ok(()) };
+        self.send_down(&comment)?;
+        self.upstream.metrics.keepalives.inc();
+        if self.down.is_blocked() {
+            cx.waker().wake_by_ref(); // To wait for the client to take the rest.
+        }
         Ok(())
+    }
+
+    /// Ends it for `reason` on the proxy's own account, at `by` at the latest: both sides of a
+    /// WebSocket are told, and have some time to answer. What is half-closed just ends.
+    fn leave(&mut self, reason: EndReason, by: Tick) -> Result<(), EndReason> {
+        if self.life.is_leaving() {
+            self.life.leave(reason, by);
+            return Ok(());
+        }
+        let (Protocol::WebSocket(websocket), None) = (&mut self.protocol, self.life.closing()) else {
+            return Err(reason);
+        };
+        let goodbye = match reason {
+            EndReason::Shutdown => Goodbye::ServiceRestart,
+            _ => Goodbye::GoingAway,
+        };
+        let to_client = websocket.close(Side::Client, goodbye);
+        let to_server = websocket.close(Side::Server, Goodbye::GoingAway);
+        let enough = registry::now().plus(Tick::count(FAREWELL));
+        self.life.leave(reason, by.min(enough));
+        self.send_down(&to_client.unwrap_or_default())?;
+        self.send_up(&to_server.unwrap_or_default())?;
+        Ok(())
+    }
+
+    /// Whether our Closes were said and answered, as far as anybody is there to do so.
+    fn has_taken_leave(&self) -> bool {
+        let Protocol::WebSocket(websocket) = &self.protocol else { return false };
+        self.life.is_leaving()
+            && (self.client_ended || !websocket.awaits(Side::Client))
+            && (!self.down.is_open() || !websocket.awaits(Side::Server))
+            && !self.down.is_blocked()
+            && !self.up.is_blocked()
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
         let place = self.place.get_or_insert_with(|| Place::new(cx.waker()));
         if let Some(order) = place.order() {
-            return Err(order);
+            self.leave(order.reason, order.by)?;
         }
         if let Step::Moved = self.advance(cx)? {
             cx.waker().wake_by_ref(); // The others first.
@@ -314,13 +419,19 @@ impl Future for Relay {
         };
         let reason = relay.life.closing().unwrap_or(reason);
         let is_ours = matches!(reason, EndReason::Idle | EndReason::Shutdown);
-        if let Some(events) = &relay.events
+        if let Protocol::Events(events) = &relay.protocol
             && is_ours
             && !relay.down.is_blocked()
         {
             // What the server broke off must not look finished; what we end is. As far as the
             // socket takes it at once: the connection ends in any case.
             let _ = relay.down.send(&relay.client, events.end());
+        }
+        relay.count();
+        if let Protocol::WebSocket(websocket) = &relay.protocol {
+            let code = websocket.close_code();
+            relay.upstream.metrics.closed(code);
+            relay.record.closed(code);
         }
         relay.record.add_bytes(relay.up.sent, relay.down.sent);
         relay.record.end(reason);
@@ -334,5 +445,16 @@ fn lost(side: Side, error: &io::Error) -> EndReason {
         (io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable, _) => EndReason::PeerGone,
         (_, Side::Client) => EndReason::ClientError,
         (_, Side::Server) => EndReason::ServerError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_relay_is_small() {
+        // What a connection costs for hours, beside two sockets and a task's own 130 bytes.
+        assert!(size_of::<Relay>() <= 448, "{} bytes", size_of::<Relay>());
     }
 }

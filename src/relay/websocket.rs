@@ -1,12 +1,12 @@
 //! What happens to the bytes of a WebSocket: they are passed on as they are. Pure.
 //!
-//! Three things are ours, and each is a whole frame at a place where a frame may stand:
-//! - A *Ping* to the client, with a payload that nobody else knows. The Pong that answers it is
-//!   taken out again, however often it comes; all other Pongs are the server's and pass.
-//! - A *Close* to either side, when the proxy ends the relay itself. Behind it nothing of the
-//!   other side's passes any more; it is read only for the Close that answers.
-//! - Bytes of a Pong *held back*, while it may still turn out to answer a Ping of ours: 13 at most,
-//!   and not stored, because all but the mask is known.
+//! Two things are ours, each a whole frame at a place where a frame may stand:
+//! - A *Ping* to the client, with a payload of its own. The Pong that answers it is taken out
+//!   again; all other Pongs are for the server and pass. While bytes of the client's may still
+//!   become such a Pong they are *held back*: 13 at most, and of those only the mask is stored,
+//!   because the rest is known.
+//! - A *Close* to either side, when the proxy ends the relay itself. Nothing of the other side's
+//!   passes behind it; that is read only for the Close that answers.
 //!
 //! Where a direction is *opaque* (see [`Frames`]) nothing is inserted into it. A Ping needs both
 //! directions, as its Pong could not be told from the client's own bytes.
@@ -38,8 +38,8 @@ pub struct WebSocket {
     has_pinged: bool,
     /// [`WebSocket::take_counts`] has told that a direction is opaque.
     has_told: bool,
-    /// Of the first Close, whoever said it; 0 before.
-    code: u16,
+    /// Of the first Close, whoever said it.
+    code: Option<u16>,
 }
 
 /// One direction.
@@ -102,7 +102,7 @@ impl WebSocket {
             held_mask: [0; MASK_BYTES],
             has_pinged: false,
             has_told: false,
-            code: 0,
+            code: None,
         }
     }
 
@@ -116,12 +116,9 @@ impl WebSocket {
             }
         };
         let (bytes, inserted) = way.pass(buffer, bytes, self.mark, mask);
-        let closed = way.frames.close_code();
+        self.code = self.code.or(way.frames.close_code());
         let has_ping = inserted == Ours::Ping;
         self.has_pinged |= has_ping;
-        if let Some(code) = closed {
-            self.note_code(code);
-        }
         Passed { bytes, has_ping }
     }
 
@@ -155,7 +152,7 @@ impl WebSocket {
         };
         let is_now = way.say(close);
         if way.ours != Ours::Nothing {
-            self.note_code(goodbye.code());
+            self.code.get_or_insert(goodbye.code());
         }
         is_now.then(|| close.frame(self.mark, mask))
     }
@@ -171,7 +168,7 @@ impl WebSocket {
 
     /// The code of the first Close, whoever said it, 1005 when that had none; `None` before.
     pub fn close_code(&self) -> Option<u16> {
-        (self.code != 0).then_some(self.code)
+        self.code
     }
 
     /// What has happened since this was last asked.
@@ -182,12 +179,6 @@ impl WebSocket {
             up: self.up.frames.take_messages(),
             down: self.down.frames.take_messages(),
             is_opaque: is_opaque && !had_told,
-        }
-    }
-
-    fn note_code(&mut self, code: u16) {
-        if self.code == 0 {
-            self.code = code;
         }
     }
 

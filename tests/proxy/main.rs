@@ -18,6 +18,8 @@ mod failures;
 mod hostile;
 // Upgraded connections: nothing lost at the switch, half-closed, slow, idle, cut.
 mod websocket;
+// WebSockets that the proxy ends itself, with a code.
+mod websocket_closes;
 // Thousands of WebSocket handshakes at once, four times.
 mod storm;
 // Event streams: alive through silence, told to no cache, ended for the right reason.

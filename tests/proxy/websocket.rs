@@ -3,33 +3,8 @@
 
 use crate::harness::client::SWITCHING;
 use crate::harness::upstream::ok;
-use crate::harness::{Leaving, Proxy, Random, Reading, Upstream, Wire, Writing, millis, seconds, websocket_request};
-
-/// A WebSocket through the proxy: its two ends.
-async fn open(proxy: &Proxy, server: &Upstream) -> (Wire, Wire) {
-    let mut client = proxy.send(websocket_request("/ws", "")).await;
-    let mut upstream = server.accept().await;
-    upstream.request().await;
-    upstream.send(SWITCHING).await;
-    assert_eq!(client.head().await.status(), 101);
-    (client, upstream)
-}
-
-/// A text frame as servers send it: without a mask.
-fn frame(text: &str) -> Vec<u8> {
-    let length = u8::try_from(text.len()).ok().filter(|length| *length < 126);
-    let mut frame = vec![0x81, length.expect("a short text")];
-    frame.extend(text.as_bytes());
-    frame
-}
-
-/// A text frame as clients send it: masked, here with zeros, which leaves the text readable.
-fn masked_frame(text: &str) -> Vec<u8> {
-    let mut frame = frame(text);
-    frame[1] |= 0x80;
-    frame.splice(2..2, [0; 4]);
-    frame
-}
+use crate::harness::websocket::{frame, masked_frame, open};
+use crate::harness::{Leaving, Proxy, Random, Reading, Upstream, Writing, millis, seconds, websocket_request};
 
 #[tokio::test]
 async fn a_handshake_is_answered_as_the_server_answered_it() {

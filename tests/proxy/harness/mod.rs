@@ -17,6 +17,7 @@ pub(crate) mod python;
 pub(crate) mod random;
 pub(crate) mod redis;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::future::Future;

@@ -33,6 +33,24 @@ impl Node {
         self.process.says(key).await
     }
 
+    /// The values that it has printed under `key` so far.
+    pub(crate) fn said(&self, key: &str) -> Vec<Value> {
+        let lines = self.lines();
+        let values = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()?.get(key).cloned());
+        values.collect()
+    }
+
+    /// The same once there are `count` of them, which must be soon.
+    pub(crate) async fn says_all(&self, key: &str, count: usize) -> Vec<Value> {
+        let all = async {
+            while self.said(key).len() < count {
+                tokio::time::sleep(super::millis(20)).await;
+            }
+        };
+        soon("a script to say enough", all).await;
+        self.said(key)
+    }
+
     /// Every line it has printed so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.process.stdout()
@@ -59,6 +77,11 @@ impl NodeServer {
     /// A Socket.IO server that answers and pushes.
     pub(crate) async fn socket_io(name: &str) -> Self {
         Self::listening(Node::script("socket_io_server.js", &json!({ "name": name }))).await
+    }
+
+    /// A WebSocket server that echoes, sends a ping of its own to everybody, and tells how they end.
+    pub(crate) async fn websocket() -> Self {
+        Self::listening(Node::script("websocket_server.js", &json!({}))).await
     }
 
     /// The server that `node` runs.
