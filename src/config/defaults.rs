@@ -10,7 +10,7 @@ use crate::affinity::forwarded::X_FORWARDED_FOR;
 
 use super::{
     AccessLog, Admin, AffinitySource, Balance, ClientIp, Find, Hash, Ipv6Prefix, Keyless, Learn, Limits, LogFormat,
-    LogPath, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies,
+    LogPath, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies, WebSocket,
 };
 
 impl TrustedProxies {
@@ -120,6 +120,13 @@ impl Redis {
     /// How long a request waits for Redis where the file does not say: nobody notices that long,
     /// and a Redis nearby answers a hundred times faster.
     pub(super) const TIMEOUT: Duration = Duration::from_millis(50);
+}
+
+impl Default for WebSocket {
+    /// No Pings: to most clients they are news.
+    fn default() -> Self {
+        Self { ping: None, pong_timeout: Duration::from_secs(10) }
+    }
 }
 
 impl Default for Limits {

@@ -133,6 +133,8 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// What is done for event streams.
     pub sse: Sse,
+    /// What is done for WebSockets.
+    pub websocket: WebSocket,
 }
 
 /// One server of an upstream.
@@ -368,6 +370,15 @@ impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Password(***)")
     }
+}
+
+/// What is done for WebSockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Silence from or towards the client after which a Ping is inserted; `None` when off.
+    pub ping: Option<Duration>,
+    /// Silence from the client behind a Ping after which it counts as gone.
+    pub pong_timeout: Duration,
 }
 
 /// What the head of a request may weigh.

@@ -14,7 +14,9 @@ use super::ends::of_client;
 use super::{Answer, Failure, no_response};
 use crate::error::ProxyError;
 use crate::observe::Record;
-use crate::relay::{self, ClientFraming, EndReason, Events, Handover, Kind, Protocol, ServerFraming, WebSocket};
+use crate::relay::{
+    self, ClientFraming, EndReason, Events, Handover, Keepalive, Kind, Protocol, ServerFraming, WebSocket,
+};
 use crate::socket::{self, Parts, Socket};
 use crate::upstream::{Upstream, headers};
 
@@ -71,9 +73,12 @@ pub(super) async fn hand_over(
     mut record: Record,
 ) -> Option<Box<Handover>> {
     let (protocol, keepalive) = match kind {
-        Kind::EventStream => (Protocol::Events(events(&down, &answer)), upstream.sse.keepalive),
-        Kind::WebSocket => (Protocol::WebSocket(WebSocket::new(fastrand::u64(..))), None),
-        Kind::Tunnel | Kind::Http => (Protocol::Unknown, None),
+        Kind::EventStream => (Protocol::Events(events(&down, &answer)), Keepalive::of_events(&upstream.sse)),
+        Kind::WebSocket => {
+            let websocket = WebSocket::new(fastrand::u64(..));
+            (Protocol::WebSocket(websocket), Keepalive::of_websocket(&upstream.websocket))
+        }
+        Kind::Tunnel | Kind::Http => (Protocol::Unknown, Keepalive::Off),
     };
     record.answered(head.status.as_u16());
     record.becomes(kind);

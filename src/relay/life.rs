@@ -22,8 +22,11 @@ pub struct Limits {
     pub send: u32,
     /// Silence that ends it when one side has closed. While bytes still flow it goes on.
     pub closing: u32,
-    /// Silence towards the client after which a comment is inserted.
+    /// Silence after which something is inserted towards the client: a comment, or a Ping.
     pub keepalive: Option<u32>,
+    /// For Pings: silence from the client behind one after which it is gone. Then `keepalive` is
+    /// silence in either direction between proxy and client; else towards the client alone.
+    pub pong: Option<u32>,
 }
 
 /// Where a relay stands in time.
@@ -33,6 +36,10 @@ pub struct Life {
     active_at: Tick,
     /// When the client was last sent something.
     client_sent_at: Tick,
+    /// When the client last gave a sign of life.
+    client_heard_at: Tick,
+    /// Since when the client owes a sign of life.
+    pinged_at: Option<Tick>,
     /// Since when bytes wait for the client.
     client_stalled_at: Option<Tick>,
     /// Since when bytes wait for the server.
@@ -48,7 +55,7 @@ pub struct Life {
 pub enum Due {
     /// Nothing before this tick.
     Later(Tick),
-    /// A comment to the client.
+    /// A comment or a Ping to the client.
     Keepalive,
     /// The end.
     End(EndReason),
@@ -69,6 +76,8 @@ impl Life {
         Self {
             active_at: now,
             client_sent_at: now,
+            client_heard_at: now,
+            pinged_at: None,
             client_stalled_at: None,
             server_stalled_at: None,
             closing: None,
@@ -79,6 +88,12 @@ impl Life {
     /// Either side sent at least one byte.
     pub fn heard(&mut self, now: Tick) {
         self.active_at = now;
+    }
+
+    /// The client gave a sign of life: any byte, or it took what had waited for it.
+    pub fn client_lives(&mut self, now: Tick) {
+        self.client_heard_at = now;
+        self.pinged_at = None;
     }
 
     /// A peer took all that waited for it, or some of it.
@@ -92,9 +107,16 @@ impl Life {
         }
     }
 
-    /// A comment was due, and the next one is due an interval later.
-    pub fn commented(&mut self, now: Tick) {
+    /// A comment or a Ping was due, and the next one is due an interval later.
+    pub fn kept_alive(&mut self, now: Tick) {
         self.client_sent_at = now;
+        self.client_heard_at = now;
+    }
+
+    /// A Ping went to the client. One that is not yet answered counts on.
+    pub fn pinged(&mut self, now: Tick) {
+        self.kept_alive(now);
+        self.pinged_at.get_or_insert(now);
     }
 
     /// Bytes wait that `side` did not take.
@@ -144,9 +166,15 @@ impl Life {
                 next = earlier(next, (since.plus(limits.send), Due::End(reason)));
             }
         }
+        if let (Some(patience), Some(since), None) = (limits.pong, self.pinged_at, self.closing) {
+            next = earlier(next, (since.plus(patience), Due::End(EndReason::PeerGone)));
+        }
         // A client that does not even take what there is needs no comment.
         if let (Some(interval), None, None) = (limits.keepalive, self.client_stalled_at, self.closing) {
-            next = earlier(next, (self.client_sent_at.plus(interval), Due::Keepalive));
+            let is_pinged = limits.pong.is_some();
+            let quiet_since =
+                if is_pinged { self.client_sent_at.min(self.client_heard_at) } else { self.client_sent_at };
+            next = earlier(next, (quiet_since.plus(interval), Due::Keepalive));
         }
         if next.0 <= now { next.1 } else { Due::Later(next.0) }
     }
@@ -160,7 +188,8 @@ fn earlier(a: (Tick, Due), b: (Tick, Due)) -> (Tick, Due) {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { idle: 1000, send: 100, closing: 300, keepalive: Some(50) };
+    const LIMITS: Limits = Limits { idle: 1000, send: 100, closing: 300, keepalive: Some(50), pong: None };
+    const PINGED: Limits = Limits { pong: Some(20), ..LIMITS };
     const QUIET: Limits = Limits { keepalive: None, ..LIMITS };
 
     #[test]
@@ -220,8 +249,63 @@ mod tests {
             &LIMITS,
             Later(Tick(599)),
         );
+        // Pings are due when nothing came from the client, or nothing went to it.
+        check(|_| {}, 50, &PINGED, Keepalive);
+        check(|life| life.client_lives(Tick(30)), 50, &PINGED, Keepalive);
+        check(|life| life.sent(Client, Tick(30)), 50, &PINGED, Keepalive);
+        check(
+            |life| {
+                life.sent(Client, Tick(30));
+                life.client_lives(Tick(40));
+            },
+            50,
+            &PINGED,
+            Later(Tick(80)),
+        );
+        // Whom no Ping reaches yet is not late.
+        check(|life| life.kept_alive(Tick(50)), 70, &PINGED, Later(Tick(100)));
+        check(|life| life.pinged(Tick(50)), 69, &PINGED, Later(Tick(70)));
+        check(|life| life.pinged(Tick(50)), 70, &PINGED, End(EndReason::PeerGone));
+        check(
+            |life| {
+                life.pinged(Tick(50));
+                life.sent(Client, Tick(60));
+            },
+            70,
+            &PINGED,
+            End(EndReason::PeerGone),
+        );
+        check(
+            |life| {
+                life.pinged(Tick(50));
+                life.pinged(Tick(65));
+            },
+            70,
+            &PINGED,
+            End(EndReason::PeerGone),
+        );
+        check(
+            |life| {
+                life.pinged(Tick(50));
+                life.client_lives(Tick(69));
+            },
+            70,
+            &PINGED,
+            Later(Tick(100)),
+        );
+        // Nor do they keep a WebSocket on which nobody says anything.
+        check(
+            |life| {
+                life.pinged(Tick(990));
+                life.client_lives(Tick(991));
+            },
+            1000,
+            &PINGED,
+            End(EndReason::Idle),
+        );
+
         // Farewell has its own time, whatever else would be due.
-        check(|life| life.leave(EndReason::Idle, Tick(1050)), 1000, &LIMITS, Later(Tick(1050)));
+        check(|life| life.leave(EndReason::Idle, Tick(1050)), 1000, &PINGED, Later(Tick(1050)));
         check(
             |life| {
                 life.leave(EndReason::Idle, Tick(1050));
@@ -230,7 +314,7 @@ mod tests {
                 life.stalled(Client, Tick(0));
             },
             1020,
-            &LIMITS,
+            &PINGED,
             End(EndReason::Idle),
         );
 

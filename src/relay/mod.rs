@@ -35,7 +35,7 @@ pub use run::{Handover, Protocol, Relay};
 pub use timers::Tick;
 pub use websocket::WebSocket;
 
-use crate::config::Timeouts;
+use crate::config::{self, Timeouts};
 
 /// What an exchange turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub enum EndReason {
     ClientError,
     /// The server's connection failed, or what it sent made no sense.
     ServerError,
-    /// A peer no longer answers: TCP gave up on it.
+    /// A peer no longer answers: TCP gave up on it, or the client answered no Ping.
     PeerGone,
     /// The client took no byte for the time-out `send`.
     ClientStalled,
@@ -114,12 +114,40 @@ impl EndReason {
     }
 }
 
-/// The limits of a relay of `kind` under `timeouts`, with a comment to the client after `keepalive`.
+/// What is inserted towards the client when, and what is expected of it then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keepalive {
+    /// Nothing.
+    Off,
+    /// A comment, which needs no answer, after this silence.
+    Comment(Duration),
+    /// A Ping, after the first time, and a sign of life within the second.
+    Ping(Duration, Duration),
+}
+
+impl Keepalive {
+    /// That of event streams.
+    pub fn of_events(sse: &config::Sse) -> Self {
+        sse.keepalive.map_or(Self::Off, Self::Comment)
+    }
+
+    /// That of WebSockets.
+    pub fn of_websocket(websocket: &config::WebSocket) -> Self {
+        websocket.ping.map_or(Self::Off, |ping| Self::Ping(ping, websocket.pong_timeout))
+    }
+}
+
+/// The limits of a relay of `kind` under `timeouts`, which is kept alive by `keepalive`.
 ///
-/// `jitter`, any number, shortens that interval by up to a tenth, so that streams which began
+/// `jitter`, any number, shortens that interval by up to a tenth, so that relays which began
 /// together do not tick together.
-pub fn limits(kind: Kind, timeouts: &Timeouts, keepalive: Option<Duration>, jitter: u32) -> Limits {
-    let keepalive = keepalive.map(|interval| {
+pub fn limits(kind: Kind, timeouts: &Timeouts, keepalive: Keepalive, jitter: u32) -> Limits {
+    let (interval, pong) = match keepalive {
+        Keepalive::Off => (None, None),
+        Keepalive::Comment(interval) => (Some(interval), None),
+        Keepalive::Ping(interval, pong) => (Some(interval), Some(Tick::count(pong))),
+    };
+    let keepalive = interval.map(|interval| {
         let ticks = Tick::count(interval);
         ticks - jitter % (ticks / 10 + 1)
     });
@@ -133,6 +161,7 @@ pub fn limits(kind: Kind, timeouts: &Timeouts, keepalive: Option<Duration>, jitt
         idle: Tick::count(timeouts.idle),
         send: Tick::count(timeouts.send),
         keepalive,
+        pong,
     }
 }
 
@@ -152,12 +181,15 @@ mod tests {
             keepalive: Duration::ZERO,
         };
         for jitter in [0, 1, 7, 14, 15, 16, u32::MAX] {
-            let short = limits(Kind::EventStream, &timeouts, Some(Duration::from_secs(15)), jitter);
-            let keepalive = short.keepalive.expect("it is on");
-            assert!((135..=150).contains(&keepalive), "{keepalive} ticks with jitter {jitter}");
-            assert_eq!((short.idle, short.send), (36_000, 600));
+            let (every, within) = (Duration::from_secs(15), Duration::from_secs(10));
+            for (keepalive, pong) in [(Keepalive::Comment(every), None), (Keepalive::Ping(every, within), Some(100))] {
+                let short = limits(Kind::EventStream, &timeouts, keepalive, jitter);
+                let keepalive = short.keepalive.expect("it is on");
+                assert!((135..=150).contains(&keepalive), "{keepalive} ticks with jitter {jitter}");
+                assert_eq!((short.idle, short.send, short.pong), (36_000, 600, pong));
+            }
         }
-        let off = limits(Kind::EventStream, &timeouts, None, 7);
-        assert_eq!(off.keepalive, None);
+        let off = limits(Kind::EventStream, &timeouts, Keepalive::Off, 7);
+        assert_eq!((off.keepalive, off.pong), (None, None));
     }
 }

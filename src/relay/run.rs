@@ -149,7 +149,12 @@ impl Relay {
                 }
             }
             Protocol::WebSocket(websocket) => {
-                bytes = websocket.pass(Side::Server, buffer, bytes).bytes;
+                let passed = websocket.pass(Side::Server, buffer, bytes);
+                if passed.has_ping {
+                    self.life.pinged(registry::now());
+                    self.upstream.metrics.pings.inc();
+                }
+                bytes = passed.bytes;
             }
             Protocol::Unknown => {}
         }
@@ -161,6 +166,9 @@ impl Relay {
         let mut took = false;
         let flushed = self.down.poll_flush(&self.client, cx, &mut took);
         self.note_sent(Side::Client, took);
+        if took {
+            self.life.client_lives(registry::now());
+        }
         match flushed {
             Poll::Pending => return Ok(Step::Waiting),
             Poll::Ready(Err(error)) => return Err(lost(Side::Client, &error)),
@@ -233,6 +241,7 @@ impl Relay {
     fn forward(&mut self, buffer: &mut [u8], read: usize) -> StepResult {
         let mut bytes = HEADROOM..HEADROOM + read;
         if let Protocol::WebSocket(websocket) = &mut self.protocol {
+            self.life.client_lives(registry::now());
             bytes = websocket.pass(Side::Client, buffer, bytes).bytes;
         }
         if self.is_discarding() || bytes.is_empty() {
@@ -351,13 +360,22 @@ impl Relay {
     }
 
     fn keep_alive(&mut self, now: Tick, cx: &Context<'_>) -> Result<(), EndReason> {
-        let Protocol::Events(events) = &mut self.protocol else { return Ok(()) };
-        let comment = events.comment(&self.upstream.sse.comment);
-        // Within a line there is nothing to be done but to try again an interval later.
-        self.life.commented(now);
-        let Some(comment) = comment else { return Ok(()) };
-        self.send_down(&comment)?;
-        self.upstream.metrics.keepalives.inc();
+        let inserted = match &mut self.protocol {
+            Protocol::Events(events) => events.comment(&self.upstream.sse.comment),
+            Protocol::WebSocket(websocket) => websocket.ping(),
+            Protocol::Unknown => None,
+        };
+        // Within a line there is nothing to be done but to try again an interval later; within a
+        // frame the Ping goes out with its end.
+        self.life.kept_alive(now);
+        let Some(inserted) = inserted else { return Ok(()) };
+        self.send_down(&inserted)?;
+        if self.is_event_stream() {
+            self.upstream.metrics.keepalives.inc();
+        } else {
+            self.upstream.metrics.pings.inc();
+            self.life.pinged(now);
+        }
         if self.down.is_blocked() {
             cx.waker().wake_by_ref(); // To wait for the client to take the rest.
         }

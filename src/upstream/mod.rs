@@ -16,7 +16,7 @@ use crate::affinity::doctor::{self, Doctor, News, Patient};
 use crate::affinity::learned::ServerName;
 use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
-use crate::config::{self, AffinitySource, Sse, State, StickyCookie, Timeouts};
+use crate::config::{self, AffinitySource, Sse, State, StickyCookie, Timeouts, WebSocket};
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
 use crate::relay::Kind;
 
@@ -33,6 +33,8 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// What is done for event streams.
     pub sse: Sse,
+    /// What is done for WebSockets.
+    pub websocket: WebSocket,
     /// What its requests count with.
     pub metrics: UpstreamMetrics,
     /// Who notices when its affinity has collapsed.
@@ -94,6 +96,7 @@ impl Upstream {
             doctor: Doctor::new(Patient { upstream: config.name.clone(), sources: config.affinity.clone() }),
             timeouts: config.timeouts,
             sse: config.sse.clone(),
+            websocket: config.websocket,
             metrics: metrics.upstream(&config.name),
             keyless: AtomicUsize::new(0),
         }

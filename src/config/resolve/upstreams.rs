@@ -1,4 +1,4 @@
-//! Upstreams: their servers, time-outs and event streams.
+//! Upstreams: their servers, time-outs, event streams and WebSockets.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,7 +8,9 @@ use super::address::{self, covers};
 use super::{DAY, affinity, balance};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
-use crate::config::{AffinitySource, Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream};
+use crate::config::{
+    AffinitySource, Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream, WebSocket,
+};
 
 pub(super) fn upstreams(
     entries: &[(&str, Item<'_>)],
@@ -56,6 +58,7 @@ fn upstream(
         balance: Balance::default(),
         timeouts: Timeouts::default(),
         sse: Sse::default(),
+        websocket: WebSocket::default(),
     };
     if let Some(mut fields) = item.fields("write a mapping such as { servers: [\"10.0.0.1:3000\"] }") {
         upstream.servers = servers(&mut fields, listeners);
@@ -63,13 +66,14 @@ fn upstream(
         upstream.balance = balance::balance(&mut fields);
         upstream.timeouts = timeouts(&mut fields);
         upstream.sse = sse(&mut fields);
+        upstream.websocket = websocket(&mut fields);
         fields.finish(PLANNED);
     }
     upstream
 }
 
 const PLANNED: &[&str] =
-    &["websocket", "health_check", "max_fails", "fail_timeout", "slow_start", "drain", "rebalance", "tls", "limits"];
+    &["health_check", "max_fails", "fail_timeout", "slow_start", "drain", "rebalance", "tls", "limits"];
 
 /// Names are labels of metrics and fields of logs.
 fn checked_name(text: &str) -> Result<&str, String> {
@@ -235,3 +239,31 @@ fn comment(text: &str) -> Result<&str, String> {
 }
 
 const COMMENT_BYTES_MAX: usize = 256;
+
+fn websocket(upstream: &mut Fields<'_>) -> WebSocket {
+    let mut websocket = WebSocket::default();
+    let item = upstream.optional("websocket");
+    let right = "write a mapping such as { ping: 30s }";
+    let Some(mut fields) = item.and_then(|item| item.fields(right)) else {
+        return websocket;
+    };
+    if let Some(item) = fields.optional("ping") {
+        websocket.ping = match item.is_off() {
+            true => None,
+            false => item.duration(PING_LEAST..=DAY),
+        };
+    }
+    if let Some(item) = fields.optional("pong_timeout")
+        && let Some(timeout) = item.duration(PONG_TIMEOUT_LEAST..=DAY)
+    {
+        websocket.pong_timeout = timeout;
+    }
+    fields.finish(&[]);
+    websocket
+}
+
+/// More often is no keepalive but a load.
+const PING_LEAST: Duration = Duration::from_secs(1);
+
+/// A relay's time is no finer.
+const PONG_TIMEOUT_LEAST: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use super::{config, examples};
 use crate::config::{
     AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Find, Hash, HostPattern, Ipv6Prefix, Keyless, Learn,
     Limits, LoadError, LogFormat, LogPath, Password, Pick, Redis, Route, Server, Session, SessionStore, Shutdown, Sse,
-    State, Timeouts, TrustedProxies, load,
+    State, Timeouts, TrustedProxies, WebSocket, load,
 };
 
 const SMALLEST: &str = "\
@@ -52,6 +52,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(chat.timeouts, Timeouts::default());
     assert_eq!(chat.sse, Sse::default());
     assert_eq!(config.session_store, SessionStore::default());
+    assert_eq!(chat.websocket, WebSocket::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.admin, Some(Admin::default()));
     assert_eq!(config.access_log, AccessLog::default());
@@ -69,6 +70,7 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
     assert_eq!(config.upstreams[0].timeouts, Timeouts::default());
     assert_eq!(config.upstreams[0].sse, Sse::default());
     assert_eq!(config.session_store, SessionStore::default());
+    assert_eq!(config.upstreams[0].websocket, WebSocket::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.admin, Some(Admin::default()));
     assert_eq!(config.access_log, AccessLog::default());
@@ -160,6 +162,7 @@ upstreams:
       idle: 30d
       keepalive: 1ms
     sse: { keepalive: off, comment: \"\" }
+    websocket: { ping: 1d, pong_timeout: 100ms }
 ",
     );
     let chat = &config.upstreams[0];
@@ -211,6 +214,7 @@ upstreams:
     );
     assert_eq!(chat.sse.keepalive, None);
     assert_eq!(chat.sse.comment, "");
+    assert_eq!(chat.websocket, WebSocket { ping: Some(day), pong_timeout: Duration::from_millis(100) });
 }
 
 #[test]
@@ -449,7 +453,7 @@ fn the_examples_in_the_reference_are_right() {
         match key {
             "listeners" => config(&format!("{block}{}", &SMALLEST[listeners.len()..])),
             "routes" => config(&format!("{listeners}{upstreams}{block}")),
-            "servers" | "affinity" | "balance" | "timeouts" | "sse" => {
+            "servers" | "affinity" | "balance" | "timeouts" | "sse" | "websocket" => {
                 let servers = match key {
                     "servers" => "",
                     _ => "    servers: [\"10.0.0.1:3000\"]\n",

@@ -56,6 +56,11 @@ impl Setup {
         self.of_upstream("sse", map)
     }
 
+    /// WebSocket settings of the last upstream, as a YAML map.
+    pub(crate) fn websocket(self, map: &str) -> Self {
+        self.of_upstream("websocket", map)
+    }
+
     /// A route, as a YAML map. Without any, everything goes to the first upstream.
     pub(crate) fn route(mut self, map: &str) -> Self {
         self.routes.push(format!("  - {map}"));

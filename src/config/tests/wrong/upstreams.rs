@@ -36,7 +36,7 @@ fn an_upstream_has_servers_and_a_route() {
     );
     check(
         r#"{ chat: { servers: ["10.0.0.1:3000"], server: 1 } }"#,
-        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse)"#,
+        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket)"#,
     );
     check(
         r#"{ 7: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,
@@ -402,4 +402,25 @@ fn what_is_inserted_into_streams_is_one_line() {
     );
     check("{ comment: 1 }", ".comment: 1 is a number; write text such as keepalive");
     check("{ retry: 3s }", ".retry: not supported in this version; remove it");
+}
+
+#[test]
+fn pings_have_a_pace_and_their_answers_a_time() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with_chat("websocket", value));
+        assert_eq!(complaint, format!("2: upstreams.chat.websocket{expected}"), "websocket: {value}");
+    }
+
+    check("off", r#": "off" is text; write a mapping such as { ping: 30s }"#);
+    check("{ ping: 999ms }", r#".ping: "999ms" is out of range; write 1s to 1d"#);
+    check("{ ping: 2d }", r#".ping: "2d" is out of range; write 1s to 1d"#);
+    check("{ ping: 30 }", r#".ping: "30" has no unit; write it with one, such as 30s (units: ms, s, m, h, d)"#);
+    check("{ ping: true }", ".ping: true is a boolean; write a duration such as 15s");
+    check("{ pong_timeout: 99ms }", r#".pong_timeout: "99ms" is out of range; write 100ms to 1d"#);
+    check(
+        "{ pong_timeout: off }",
+        r#".pong_timeout: "off" is not a duration; write a number and a unit such as 15s (units: ms, s, m, h, d)"#,
+    );
+    check("{ pong: 1s }", r#".pong: unknown key; did you mean "ping"? (known here: ping, pong_timeout)"#);
 }
