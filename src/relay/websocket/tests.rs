@@ -295,6 +295,36 @@ proptest! {
     }
 
     #[test]
+    fn a_close_stands_behind_whole_frames(
+        (from, frames) in prop_oneof![Just(Side::Client), Just(Side::Server)]
+            .prop_flat_map(|from| (Just(from), messages(from))),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        when in any::<prop::sample::Index>(),
+    ) {
+        let (to, role) = match from {
+            Side::Client => (Side::Server, Role::Server),
+            Side::Server => (Side::Client, Role::Client),
+        };
+        let stream = frames.concat();
+        let pieces = cut(&stream, &cuts);
+        let (before, after) = pieces.split_at(when.index(pieces.len() + 1));
+        let mut websocket = WebSocket::new(MARK);
+        let mut sent = pass(&mut websocket, from, before);
+        sent.extend(websocket.close(to, Goodbye::GoingAway).unwrap_or_default());
+        sent.extend(pass(&mut websocket, from, after));
+
+        let goodbye = frame(from, 0x88, b"\x03\xE9going away", [1, 2, 3, 4]);
+        let kept = sent.strip_suffix(&goodbye[..]);
+        prop_assert!(kept.is_some(), "it is not the last");
+        let whole = (0..=frames.len()).map(|count| frames[..count].concat()).find(|whole| Some(&whole[..]) == kept);
+        prop_assert!(whole.is_some(), "a frame was cut");
+        prop_assert!(sent.starts_with(&before.concat()), "what had come before was lost");
+        let (messages, _) = read(sent, role);
+        prop_assert!(matches!(messages.last(), Some(Message::Close(Some(close))) if u16::from(close.code) == 1001));
+        prop_assert!(websocket.awaits(to));
+    }
+
+    #[test]
     fn nothing_is_lost_of_what_is_no_websocket(
         pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..20),
         from in prop_oneof![Just(Side::Client), Just(Side::Server)],
