@@ -57,15 +57,23 @@ pub enum Version {
 impl Session {
     /// Reads `query`, as it stands in the request's target.
     pub fn of(query: &str, secret: &Secret) -> Self {
-        let value =
-            |name| form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
-        let version = match value("EIO").as_deref() {
+        let (mut version, mut transport, mut sid) = (None, None, None);
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            let wanted = match key.as_ref() {
+                "EIO" => &mut version,
+                "transport" => &mut transport,
+                "sid" => &mut sid,
+                _ => continue,
+            };
+            wanted.get_or_insert(value);
+        }
+        let version = match version.as_deref() {
             Some("4") => Version::From4,
             Some("3" | "2") => Version::UpTo3,
             _ => return Self::Foreign,
         };
-        let Some(sid) = value("sid") else {
-            let is_polling = value("transport").as_deref() == Some("polling");
+        let Some(sid) = sid else {
+            let is_polling = transport.as_deref() == Some("polling");
             return if is_polling { Self::Handshake(version) } else { Self::Foreign };
         };
         match opened(&sid, secret).filter(|_| version == Version::From4) {
