@@ -106,7 +106,7 @@ impl Default for Timeouts {
 
 impl Default for Sse {
     fn default() -> Self {
-        Self { keepalive: Some(Duration::from_secs(15)), comment: "keepalive".to_owned() }
+        Self { keepalive: Some(Duration::from_secs(15)), comment: "keepalive".to_owned(), retry: None }
     }
 }
 

@@ -331,6 +331,9 @@ pub struct Sse {
     pub keepalive: Option<Duration>,
     /// The text of that comment; no line break.
     pub comment: String,
+    /// How long clients wait before they connect again, which every stream begins by telling them;
+    /// `None`: it is left to the servers.
+    pub retry: Option<Duration>,
 }
 
 /// Who remembers which server issued a session.

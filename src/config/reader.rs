@@ -52,6 +52,11 @@ impl<'a> Item<'a> {
         matches!(self.value, Value::Bool(false)) || self.as_text() == Some("off")
     }
 
+    /// Whether this says that there is none.
+    pub(super) fn is_none(&self) -> bool {
+        self.as_text() == Some("none")
+    }
+
     /// The text, if that is what this is.
     pub(super) fn as_text(&self) -> Option<&'a str> {
         text_of(self.value)

@@ -5,6 +5,7 @@
 //! leave space for what is added.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::chunked::{self, Decoder, Malformed};
 use super::sse::Place;
@@ -90,13 +91,28 @@ impl Events {
         }
     }
 
+    /// What begins the stream, if clients are to be told how long to wait before they connect again.
+    pub fn begin(&mut self, retry: Option<Duration>) -> Vec<u8> {
+        let line = retry.and_then(|wait| self.place.retry(wait));
+        line.map_or_else(Vec::new, |line| self.framed(line))
+    }
+
+    /// Whether nothing has been sent yet.
+    pub fn is_untold(&self) -> bool {
+        self.place == Place::Start
+    }
+
     /// What inserts `comment` now, or `None` where the stream is within a line.
     pub fn comment(&mut self, comment: &str) -> Option<Vec<u8>> {
         let line = self.place.comment(comment)?;
-        Some(match self.client {
+        Some(self.framed(line))
+    }
+
+    fn framed(&self, line: Vec<u8>) -> Vec<u8> {
+        match self.client {
             ClientFraming::Chunked => chunked::encode(&line),
             ClientFraming::UntilClose => line,
-        })
+        }
     }
 
     /// What ends the stream on the proxy's own account.

@@ -114,6 +114,10 @@ impl Relay {
         if let Protocol::WebSocket(websocket) = &mut relay.protocol {
             websocket.pass(Side::Client, &mut handover.client_unread, unread); // Nothing is inserted yet.
         }
+        if let Protocol::Events(events) = &mut relay.protocol {
+            let begin = events.begin(relay.upstream.sse.retry);
+            relay.down.keep(&begin);
+        }
         if !relay.is_event_stream() {
             relay.up.keep(&handover.client_unread);
         }

@@ -11,13 +11,15 @@
 //! - A byte order mark counts only as the very first thing. When something was inserted before
 //!   the server's first byte, a BOM that comes later is dropped.
 
+use std::time::Duration;
+
 /// Where an event stream stands between two reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Nothing has been sent yet.
     Start,
-    /// Only comments of ours have been sent, and this many bytes of a BOM were dropped.
-    Commented {
+    /// Only lines of ours have been sent, and this many bytes of a BOM were dropped.
+    Ours {
         /// 0, 1 or 2.
         bom: u8,
     },
@@ -36,7 +38,7 @@ impl Place {
     /// dropped, and what must be sent before the rest because it was dropped too early.
     pub fn pass(&mut self, data: &[u8]) -> Pass {
         let mut pass = Pass { skip: 0, owed: &[] };
-        if let Self::Commented { bom } = *self {
+        if let Self::Ours { bom } = *self {
             let seen = usize::from(bom);
             let fits = data.iter().zip(&BOM[seen..]).take_while(|(byte, mark)| byte == mark).count();
             if seen + fits == BOM.len() {
@@ -45,7 +47,7 @@ impl Place {
             } else if fits == data.len() {
                 #[expect(clippy::cast_possible_truncation, reason = "less than three")]
                 let bom = (seen + fits) as u8;
-                *self = Self::Commented { bom };
+                *self = Self::Ours { bom };
                 pass.skip = fits;
                 return pass;
             } else {
@@ -61,18 +63,28 @@ impl Place {
         pass
     }
 
+    /// The line that tells the client how long to wait before it connects again. Only in front of
+    /// everything else: behind it the server's own would not win.
+    pub fn retry(&mut self, wait: Duration) -> Option<Vec<u8>> {
+        if *self != Self::Start {
+            return None;
+        }
+        *self = Self::Ours { bom: 0 };
+        Some(format!("retry: {}\n", wait.as_millis()).into_bytes())
+    }
+
     /// The bytes that put `comment` here, or `None` where nothing may be inserted.
     ///
     /// `comment` must not hold a line break.
     pub fn comment(&mut self, comment: &str) -> Option<Vec<u8>> {
         let line = match self {
-            Self::Start | Self::Commented { bom: 0 } => {
-                *self = Self::Commented { bom: 0 };
+            Self::Start | Self::Ours { bom: 0 } => {
+                *self = Self::Ours { bom: 0 };
                 format!(":{comment}\n")
             }
             Self::LineStart => format!(":{comment}\n"),
             Self::BehindCr => format!("\n:{comment}\r"),
-            Self::Commented { .. } | Self::InLine => return None,
+            Self::Ours { .. } | Self::InLine => return None,
         };
         Some(line.into_bytes())
     }
@@ -153,6 +165,19 @@ mod tests {
         // No mark after all: what was held back is owed.
         check(&[b"\xEF", b"\xBBx\n"], b":k\n\xEF\xBBx\n:k\n");
         check(&[b"\xEF", b"x\n"], b":k\n\xEFx\n:k\n");
+    }
+
+    #[test]
+    fn a_time_to_wait_is_told_first_or_never() {
+        let wait = Duration::from_millis(1500);
+        let mut place = Place::Start;
+        assert_eq!(place.retry(wait).as_deref(), Some(&b"retry: 1500\n"[..]));
+        assert_eq!(place.retry(wait), None);
+        assert_eq!(place.pass(b"\xEF\xBB\xBFretry: 1\n"), Pass { skip: 3, owed: &[] });
+        assert_eq!(place.retry(wait), None);
+        let mut place = Place::Start;
+        place.comment("k");
+        assert_eq!(place.retry(wait), None);
     }
 
     #[test]

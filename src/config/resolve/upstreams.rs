@@ -222,7 +222,10 @@ fn sse(upstream: &mut Fields<'_>) -> Sse {
             text.clone_into(&mut sse.comment);
         }
     }
-    fields.finish(&["retry", "resume"]);
+    if let Some(item) = fields.optional("retry") {
+        sse.retry = if item.is_none() { None } else { item.duration(LEAST..=DAY) };
+    }
+    fields.finish(&["resume"]);
     sse
 }
 

@@ -175,6 +175,7 @@ const WORDS: &[&str] = &[
     "sse",
     "keepalive",
     "comment",
+    "retry",
     "websocket",
     "ping",
     "pong_timeout",

@@ -161,7 +161,7 @@ upstreams:
       send: 1d
       idle: 30d
       keepalive: 1ms
-    sse: { keepalive: off, comment: \"\" }
+    sse: { keepalive: off, comment: \"\", retry: 1d }
     websocket: { ping: 1d, pong_timeout: 100ms }
 ",
     );
@@ -214,6 +214,7 @@ upstreams:
     );
     assert_eq!(chat.sse.keepalive, None);
     assert_eq!(chat.sse.comment, "");
+    assert_eq!(chat.sse.retry, Some(day));
     assert_eq!(chat.websocket, WebSocket { ping: Some(day), pong_timeout: Duration::from_millis(100) });
 }
 

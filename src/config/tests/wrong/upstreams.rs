@@ -401,7 +401,15 @@ fn what_is_inserted_into_streams_is_one_line() {
         r#".comment: "a\nb" has a line break, which would end the comment; write one line"#,
     );
     check("{ comment: 1 }", ".comment: 1 is a number; write text such as keepalive");
-    check("{ retry: 3s }", ".retry: not supported in this version; remove it");
+    check("{ retry: 3000 }", r#".retry: "3000" has no unit; write it with one, such as 3000s (units: ms, s, m, h, d)"#);
+    check("{ retry: 0ms }", r#".retry: "0ms" is out of range; write 1ms to 1d"#);
+    check("{ retry: 25h }", r#".retry: "25h" is out of range; write 1ms to 1d"#);
+    check("{ retry: true }", ".retry: true is a boolean; write a duration such as 15s");
+    check(
+        "{ retry: never }",
+        r#".retry: "never" is not a duration; write a number and a unit such as 15s (units: ms, s, m, h, d)"#,
+    );
+    check("{ resume: on }", ".resume: not supported in this version; remove it");
 }
 
 #[test]
