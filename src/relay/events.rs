@@ -98,7 +98,7 @@ impl Events {
     }
 
     /// Whether nothing has been sent yet.
-    pub fn is_untold(&self) -> bool {
+    pub fn is_untouched(&self) -> bool {
         self.place == Place::Start
     }
 

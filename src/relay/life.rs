@@ -36,6 +36,8 @@ pub struct Life {
     active_at: Tick,
     /// When the client was last sent something.
     client_sent_at: Tick,
+    /// Whether the client has a head and nothing behind it.
+    is_greeting: bool,
     /// When the client last gave a sign of life.
     client_heard_at: Tick,
     /// Since when the client owes a sign of life.
@@ -70,12 +72,17 @@ pub enum Side {
     Server,
 }
 
+/// How long a server has to say something behind its head, in ticks: time enough for one that does
+/// so at once, and too short to be felt by a client behind a hop that holds back the head alone.
+const GREETING: u32 = 2;
+
 impl Life {
     /// A relay that begins at `now`.
     pub fn new(now: Tick) -> Self {
         Self {
             active_at: now,
             client_sent_at: now,
+            is_greeting: false,
             client_heard_at: now,
             pinged_at: None,
             client_stalled_at: None,
@@ -83,6 +90,16 @@ impl Life {
             closing: None,
             ends_by: None,
         }
+    }
+
+    /// The client has a head and nothing behind it: something is to follow soon.
+    pub fn greet(&mut self) {
+        self.is_greeting = true;
+    }
+
+    /// Something has followed.
+    pub fn greeted(&mut self) {
+        self.is_greeting = false;
     }
 
     /// Either side sent at least one byte.
@@ -111,6 +128,7 @@ impl Life {
     pub fn kept_alive(&mut self, now: Tick) {
         self.client_sent_at = now;
         self.client_heard_at = now;
+        self.is_greeting = false;
     }
 
     /// A Ping went to the client. One that is not yet answered counts on.
@@ -174,6 +192,7 @@ impl Life {
             let is_pinged = limits.pong.is_some();
             let quiet_since =
                 if is_pinged { self.client_sent_at.min(self.client_heard_at) } else { self.client_sent_at };
+            let interval = if self.is_greeting { interval.min(GREETING) } else { interval };
             next = earlier(next, (quiet_since.plus(interval), Due::Keepalive));
         }
         if next.0 <= now { next.1 } else { Due::Later(next.0) }
@@ -208,6 +227,39 @@ mod tests {
         check(|life| life.sent(Client, Tick(30)), 50, &LIMITS, Later(Tick(80)));
         // What the server takes is no sign of life to the client.
         check(|life| life.sent(Server, Tick(30)), 50, &LIMITS, Keepalive);
+
+        // A head alone is soon followed by a comment, and only once.
+        check(Life::greet, 1, &LIMITS, Later(Tick(2)));
+        check(Life::greet, 2, &LIMITS, Keepalive);
+        check(Life::greet, 2, &QUIET, Later(Tick(1000)));
+        check(Life::greet, 1, &Limits { keepalive: Some(1), ..LIMITS }, Keepalive);
+        check(
+            |life| {
+                life.greet();
+                life.sent(Client, Tick(1)); // The head.
+            },
+            3,
+            &LIMITS,
+            Keepalive,
+        );
+        check(
+            |life| {
+                life.greet();
+                life.greeted();
+            },
+            2,
+            &LIMITS,
+            Later(Tick(50)),
+        );
+        check(
+            |life| {
+                life.greet();
+                life.kept_alive(Tick(2));
+            },
+            3,
+            &LIMITS,
+            Later(Tick(52)),
+        );
 
         check(|_| {}, 999, &QUIET, Later(Tick(1000)));
         check(|_| {}, 1000, &QUIET, End(EndReason::Idle));

@@ -122,6 +122,11 @@ impl Relay {
             relay.up.keep(&handover.client_unread);
         }
         relay.read_ahead(&handover.server_unread);
+        if let Protocol::Events(events) = &relay.protocol
+            && events.is_untouched()
+        {
+            relay.life.greet();
+        }
         relay
     }
 
@@ -146,6 +151,9 @@ impl Relay {
         match &mut self.protocol {
             Protocol::Events(events) => {
                 bytes = events.pass(buffer, bytes).map_err(|chunked::Malformed| EndReason::ServerError)?;
+                if !bytes.is_empty() {
+                    self.life.greeted();
+                }
                 if events.is_done() {
                     self.life.close(EndReason::ServerClosed);
                     self.down.end();

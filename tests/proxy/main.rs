@@ -26,6 +26,8 @@ mod websocket_closes;
 mod storm;
 // Event streams: alive through silence, told to no cache, ended for the right reason.
 mod sse;
+// How event streams begin: the time to wait before returning, and a first comment.
+mod sse_begins;
 // Event streams whose server pauses at every awkward place, in every framing.
 mod sse_pauses;
 // A real Socket.IO cluster with real clients, beside nginx ip_hash.

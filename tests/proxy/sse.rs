@@ -104,7 +104,7 @@ async fn caches_and_hops_are_told_to_leave_the_stream_alone() {
 #[tokio::test]
 async fn events_are_passed_on_as_they_come() {
     let server = Upstream::start().await;
-    let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).sse("{ keepalive: off }").run().await;
     let (mut client, mut upstream) = open(&proxy, &server).await;
     for event in 0..100 {
         let text = format!("id: {event}\ndata: x\n\n");
@@ -151,7 +151,12 @@ async fn the_comment_is_the_operators_choice() {
 async fn a_busy_stream_gets_no_keepalives() {
     let server = Upstream::start().await;
     let proxy = Proxy::start().upstream("chat", &[&server]).sse("{ keepalive: 2s }").run().await;
-    let (mut client, mut upstream) = open(&proxy, &server).await;
+    let mut client = proxy.send(REQUEST).await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    upstream.send(STREAM.to_owned() + &chunk("data: x\n\n")).await;
+    client.head().await;
+    assert_eq!(chunks_until(&mut client, "x\n\n").await, "data: x\n\n");
     for _ in 0..20 {
         tokio::time::sleep(millis(200)).await;
         upstream.send(chunk("data: x\n\n")).await;
@@ -213,7 +218,7 @@ async fn a_client_that_leaves_ends_the_stream_for_its_server() {
 #[tokio::test]
 async fn a_server_that_ends_a_stream_ends_it_cleanly_for_the_client() {
     let server = Upstream::start().await;
-    let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).sse("{ keepalive: off }").run().await;
     let (mut client, mut upstream) = open(&proxy, &server).await;
     upstream.send(chunk("data: bye\n\n") + "0\r\n\r\n").await;
     assert_eq!(client.chunk().await.as_deref(), Some(&b"data: bye\n\n"[..]));
