@@ -9,8 +9,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::affinity::forwarded::X_FORWARDED_FOR;
 
 use super::{
-    AccessLog, Admin, AffinitySource, Balance, ClientIp, Find, Hash, Ipv6Prefix, Keyless, Learn, Limits, LogFormat,
-    LogPath, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, Timeouts, TrustedProxies, WebSocket,
+    AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Find, Hash, Ipv6Prefix, Keyless, Learn,
+    Limits, LogFormat, LogPath, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, Timeouts,
+    TrustedProxies, WebSocket,
 };
 
 impl TrustedProxies {
@@ -106,7 +107,12 @@ impl Default for Timeouts {
 
 impl Default for Sse {
     fn default() -> Self {
-        Self { keepalive: Some(Duration::from_secs(15)), comment: "keepalive".to_owned(), retry: None }
+        Self {
+            keepalive: Some(Duration::from_secs(15)),
+            comment: "keepalive".to_owned(),
+            retry: None,
+            accept_encoding: AcceptEncoding::default(),
+        }
     }
 }
 

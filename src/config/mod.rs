@@ -334,6 +334,18 @@ pub struct Sse {
     /// How long clients wait before they connect again, which every stream begins by telling them;
     /// `None`: it is left to the servers.
     pub retry: Option<Duration>,
+    /// What becomes of `Accept-Encoding` in requests for event streams.
+    pub accept_encoding: AcceptEncoding,
+}
+
+/// Whether servers may compress what nothing can be inserted into then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AcceptEncoding {
+    /// They are not told that the client would take it.
+    #[default]
+    Remove,
+    /// They are.
+    Pass,
 }
 
 /// Who remembers which server issued a session.

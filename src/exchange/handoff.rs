@@ -15,7 +15,7 @@ use super::{Answer, Failure, no_response};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::{
-    self, ClientFraming, EndReason, Events, Handover, Keepalive, Kind, Protocol, ServerFraming, WebSocket,
+    self, ClientFraming, EndReason, Events, Handover, Keepalive, Kind, Protocol, ServerFraming, Untouched, WebSocket,
 };
 use crate::socket::{self, Parts, Socket};
 use crate::upstream::{Upstream, headers};
@@ -49,13 +49,28 @@ pub(super) fn plan(down: &ServerSession, answer: &Answer, upstream: &Upstream) -
         return Ok(Plan::Respond(head));
     }
     headers::for_event_stream(&mut head).map_err(|_| refused())?;
-    // What has a length ends by itself, and in what is coded nothing can be inserted.
-    let is_plain = !head.headers.contains_key(CONTENT_LENGTH) && !head.headers.contains_key(CONTENT_ENCODING);
-    let has_body = down.req_header().method != Method::HEAD && head.status != StatusCode::NO_CONTENT;
-    if is_plain && has_body && answer.is_sent {
+    let Some(reason) = untouched(&down.req_header().method, &head, answer.is_sent) else {
         return Ok(Plan::Relay(head, Kind::EventStream));
-    }
+    };
+    upstream.metrics.untouched(reason);
     Ok(Plan::Respond(head))
+}
+
+/// What stands against inserting anything into the event stream that `head` begins.
+fn untouched(method: &Method, head: &ResponseHeader, is_sent: bool) -> Option<Untouched> {
+    let coding = head.headers.get_all(CONTENT_ENCODING).iter();
+    let is_coded = coding.into_iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+        Some(Untouched::Head)
+    } else if head.headers.contains_key(CONTENT_LENGTH) {
+        Some(Untouched::Length)
+    } else if is_coded {
+        Some(Untouched::Encoding)
+    } else if !is_sent {
+        Some(Untouched::RequestBody)
+    } else {
+        None
+    }
 }
 
 fn kind_of(protocol: &HeaderValue) -> Kind {

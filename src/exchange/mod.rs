@@ -280,6 +280,7 @@ fn request_for(
     headers::to_server(&mut head, hop, &upstream.servers[server].authority)
         .and_then(|()| place.prepare(&mut head, upstream))
         .map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
+    headers::for_events(&mut head, &upstream.sse);
     Ok(head)
 }
 

@@ -104,16 +104,17 @@ impl Placement {
 
     /// Whether the body of this response has to be read before it is passed on, and how much of it.
     pub(super) fn reads(&self, response: &ResponseHeader) -> Option<usize> {
-        let headers = &response.headers;
-        if headers.contains_key(CONTENT_ENCODING) {
+        let fields = &response.headers;
+        // The body of an event stream is the relay's to read, and holds no id.
+        if fields.contains_key(CONTENT_ENCODING) || headers::is_event_stream(response) {
             return None;
         }
         match self.reads? {
             Reads::Opening => (response.status == StatusCode::OK).then_some(engine_io::OPENING_MAX),
             Reads::Json => {
-                let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+                let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
                 let fits = length.is_none_or(|length: usize| length <= learned::BODY_MAX);
-                (response.status.is_success() && is_json(headers) && fits).then_some(learned::BODY_MAX)
+                (response.status.is_success() && is_json(fields) && fits).then_some(learned::BODY_MAX)
             }
         }
     }

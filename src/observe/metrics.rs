@@ -13,7 +13,7 @@ use prometheus::{
 
 use crate::affinity::doctor::Finding;
 use crate::relay::websocket::Counts;
-use crate::relay::{EndReason, Kind};
+use crate::relay::{EndReason, Kind, Untouched};
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Metrics {
     open: IntGaugeVec,
     durations: HistogramVec,
     keepalives: IntCounterVec,
+    untouched: IntCounterVec,
     pings: IntCounterVec,
     messages: IntCounterVec,
     closes: IntCounterVec,
@@ -103,6 +104,11 @@ impl Metrics {
                 "steadfast_sse_keepalives_total",
                 "Comments inserted into idle event streams.",
                 &["upstream"],
+            ),
+            untouched: counters(
+                "steadfast_sse_untouched_total",
+                "Event streams into which nothing could be inserted, by what stood against it.",
+                &["upstream", "reason"],
             ),
             pings: counters(
                 "steadfast_websocket_pings_total",
@@ -213,6 +219,7 @@ impl Metrics {
             requests: STATUS.map(|status| self.requests.with_label_values(&[name, status])),
             durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
             keepalives: self.keepalives.with_label_values(&[name]),
+            untouched: Untouched::ALL.map(|reason| self.untouched.with_label_values(&[name, reason.label()])),
             pings: self.pings.with_label_values(&[name]),
             messages: ["up", "down"].map(|direction| self.messages.with_label_values(&[name, direction])),
             closes: Default::default(),
@@ -254,6 +261,7 @@ pub struct UpstreamMetrics {
     durations: [Histogram; 4],
     /// Comments inserted into idle event streams.
     pub keepalives: IntCounter,
+    untouched: [IntCounter; Untouched::ALL.len()],
     /// Pings inserted towards clients of WebSockets.
     pub pings: IntCounter,
     messages: [IntCounter; 2],
@@ -280,6 +288,11 @@ impl UpstreamMetrics {
     /// Whether `finding` is so.
     pub fn found(&self, finding: Finding, is_so: bool) {
         self.findings[finding as usize].set(is_so.into());
+    }
+
+    /// One more event stream that is passed on as it is.
+    pub fn untouched(&self, reason: Untouched) {
+        self.untouched[reason as usize].inc();
     }
 
     /// What a WebSocket has carried since it last said so.
@@ -366,6 +379,7 @@ mod tests {
         ] {
             assert_eq!(CLOSE_CODES[close_code(code)], label, "{code:?}");
         }
+        chat.untouched(Untouched::Encoding);
         chat.closed(Some(1012));
         chat.carried(Counts { up: 2, down: 3, is_opaque: true });
         let (text, content_type) = metrics.scrape();
@@ -384,6 +398,8 @@ mod tests {
             r#"steadfast_websocket_messages_total{direction="up",upstream="chat"} 2"#,
             r#"steadfast_websocket_messages_total{direction="down",upstream="chat"} 3"#,
             r#"steadfast_websocket_opaque_total{upstream="chat"} 1"#,
+            r#"steadfast_sse_untouched_total{reason="encoding",upstream="chat"} 1"#,
+            r#"steadfast_sse_untouched_total{reason="length",upstream="chat"} 0"#,
             r#"steadfast_websocket_pings_total{upstream="chat"} 0"#,
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -34,6 +34,34 @@ pub enum ClientFraming {
     UntilClose,
 }
 
+/// Why an event stream is passed on as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untouched {
+    /// `Content-Length`: it is over soon, and not a byte longer than it says.
+    Length,
+    /// `Content-Encoding`: there are no lines to see.
+    Encoding,
+    /// There is only a head: `HEAD` was asked, or the status allows no body.
+    Head,
+    /// The server answered before it had all of the request's body.
+    RequestBody,
+}
+
+impl Untouched {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::Length, Self::Encoding, Self::Head, Self::RequestBody];
+
+    /// The word for metric labels.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Length => "length",
+            Self::Encoding => "encoding",
+            Self::Head => "head",
+            Self::RequestBody => "request_body",
+        }
+    }
+}
+
 /// The state of one event stream between two reads.
 #[derive(Clone, Debug)]
 pub struct Events {

@@ -29,7 +29,7 @@ pub mod websocket;
 
 use std::time::Duration;
 
-pub use events::{ClientFraming, Events, ServerFraming};
+pub use events::{ClientFraming, Events, ServerFraming, Untouched};
 pub use life::Limits;
 pub use run::{Handover, Protocol, Relay};
 pub use timers::Tick;

@@ -4,13 +4,15 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::affinity::forwarded::{FORWARDED, X_FORWARDED_FOR};
 use crate::affinity::sticky;
+use crate::config::{AcceptEncoding, Sse};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -184,6 +186,29 @@ pub fn frame_for(head: &mut ResponseHeader, client: Version) -> pingora::Result<
 pub fn is_event_stream(response: &ResponseHeader) -> bool {
     response.status.is_success()
         && response.headers.get(CONTENT_TYPE).is_some_and(|kind| is_event_stream_type(kind.as_bytes()))
+}
+
+/// Has the server of an event stream send it as it is, where `sse` does not say otherwise: what is
+/// compressed is held back by whoever compresses it, and nothing can be inserted.
+pub fn for_events(head: &mut RequestHeader, sse: &Sse) {
+    if sse.accept_encoding == AcceptEncoding::Remove && accepts_event_stream(&head.headers) {
+        head.remove_header(&ACCEPT_ENCODING);
+    }
+}
+
+/// Whether a request says by name that it takes a stream of events, as every EventSource does.
+fn accepts_event_stream(request: &HeaderMap) -> bool {
+    let ranges = request.get_all(ACCEPT).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    ranges.into_iter().any(|range| is_event_stream_type(range) && !is_refused(range))
+}
+
+/// Whether a range of `Accept` has the weight 0 (RFC 9110, section 12.4.2).
+fn is_refused(range: &[u8]) -> bool {
+    let weight = range.split(|byte| *byte == b';').skip(1).find_map(|parameter| {
+        let parameter = parameter.trim_ascii();
+        parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))
+    });
+    weight.is_some_and(|weight| !weight.is_empty() && weight.iter().all(|byte| b"0.".contains(byte)))
 }
 
 fn is_event_stream_type(content_type: &[u8]) -> bool {
@@ -393,6 +418,31 @@ mod tests {
         ] {
             assert_eq!(is_event_stream_type(kind.as_bytes()), expected, "{kind}");
         }
+    }
+
+    #[test]
+    fn whoever_takes_event_streams_names_them_and_gets_them_as_they_are() {
+        #[track_caller]
+        fn check(accept: &[&str], expected: bool) {
+            let mut head = request("/", &[("Accept-Encoding", "gzip")]);
+            for field in accept {
+                head.append_header(ACCEPT, *field).expect("a valid field");
+            }
+            for (choice, is_removed) in [(AcceptEncoding::Remove, expected), (AcceptEncoding::Pass, false)] {
+                let mut head = head.clone();
+                for_events(&mut head, &Sse { accept_encoding: choice, ..Sse::default() });
+                assert_eq!(!head.headers.contains_key(ACCEPT_ENCODING), is_removed, "{accept:?}, {choice:?}");
+            }
+        }
+
+        check(&["text/event-stream"], true);
+        check(&["application/json, Text/Event-Stream;q=0.5"], true);
+        check(&["application/json", "text/event-stream"], true);
+        check(&["text/event-stream;q=0"], false);
+        check(&["text/event-stream; Q=0.000"], false);
+        check(&["*/*"], false);
+        check(&["text/*"], false);
+        check(&[], false);
     }
 
     #[test]

@@ -167,18 +167,21 @@ async fn a_busy_stream_gets_no_keepalives() {
 
 #[tokio::test]
 async fn what_cannot_take_a_comment_is_left_untouched() {
-    for (fields, request) in [
-        ("Content-Length: 24\r\n", REQUEST),
-        ("Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", REQUEST),
-        ("Transfer-Encoding: chunked\r\n", "HEAD /events HTTP/1.1\r\nHost: a\r\n\r\n"),
+    for (fields, request, reason) in [
+        ("Content-Length: 24\r\n", REQUEST, "length"),
+        ("Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", REQUEST, "encoding"),
+        ("Transfer-Encoding: chunked\r\n", "HEAD /events HTTP/1.1\r\nHost: a\r\n\r\n", "head"),
     ] {
         let server = Upstream::start().await;
-        let proxy = Proxy::start().upstream("chat", &[&server]).sse("{ keepalive: 300ms }").run().await;
+        let proxy = Proxy::start().upstream("chat", &[&server]).sse("{ keepalive: 300ms, retry: 1s }").run().await;
         let mut client = proxy.send(request).await;
         let mut upstream = server.accept().await;
         upstream.request().await;
         upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{fields}\r\n")).await;
         let head = client.head().await;
+        let counted = [("upstream", "chat"), ("reason", reason)];
+        proxy.settles("steadfast_sse_untouched_total", &counted, 1.0).await;
+        proxy.settles("steadfast_sse_untouched_total", &[], 1.0).await;
         if request.starts_with("HEAD") {
             client.stays_silent(seconds(1)).await;
             continue;
@@ -196,6 +199,36 @@ async fn what_cannot_take_a_comment_is_left_untouched() {
         assert_eq!(received, events.concat().as_bytes(), "{fields}");
         assert_eq!(head.field("content-length").is_some(), fields.contains("Length"), "{head:?}");
     }
+}
+
+#[tokio::test]
+async fn servers_of_event_streams_are_not_asked_to_compress() {
+    let asks = |accept: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{accept}Accept-Encoding: gzip, br\r\n\r\n");
+    for (accept, sse, expected) in [
+        ("Accept: text/event-stream\r\n", "{}", None),
+        ("Accept: application/json, text/event-stream\r\n", "{ accept_encoding: remove }", None),
+        ("Accept: text/event-stream\r\n", "{ accept_encoding: pass }", Some("gzip, br")),
+        ("Accept: */*\r\n", "{}", Some("gzip, br")),
+        ("", "{}", Some("gzip, br")),
+    ] {
+        let server = Upstream::start().await;
+        let proxy = Proxy::start().upstream("chat", &[&server]).sse(sse).run().await;
+        let _client = proxy.send(asks(accept)).await;
+        let seen = server.accept().await.request().await.head;
+        assert_eq!(seen.field("accept-encoding").as_deref(), expected, "{accept:?}, {sse}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_names_its_coding_identity_is_kept_alive() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).sse("{ keepalive: 300ms }").run().await;
+    let mut client = proxy.send(REQUEST).await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    upstream.send(STREAM.replace("Transfer", "Content-Encoding: identity\r\nTransfer")).await;
+    client.head().await;
+    assert_eq!(chunks_until(&mut client, "\n").await, ":keepalive\n");
 }
 
 #[tokio::test]

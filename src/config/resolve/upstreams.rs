@@ -9,7 +9,8 @@ use super::{DAY, affinity, balance};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::{
-    AffinitySource, Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream, WebSocket,
+    AcceptEncoding, AffinitySource, Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream,
+    WebSocket,
 };
 
 pub(super) fn upstreams(
@@ -225,9 +226,16 @@ fn sse(upstream: &mut Fields<'_>) -> Sse {
     if let Some(item) = fields.optional("retry") {
         sse.retry = if item.is_none() { None } else { item.duration(LEAST..=DAY) };
     }
+    let accept_encoding = fields.optional("accept_encoding");
+    if let Some(choice) = accept_encoding.and_then(|item| item.one_of("choice", ACCEPT_ENCODING)) {
+        sse.accept_encoding = choice;
+    }
     fields.finish(&["resume"]);
     sse
 }
+
+const ACCEPT_ENCODING: &[(&str, AcceptEncoding)] =
+    &[("remove", AcceptEncoding::Remove), ("pass", AcceptEncoding::Pass)];
 
 fn comment(text: &str) -> Result<&str, String> {
     if text.contains(['\r', '\n']) {

@@ -176,6 +176,8 @@ const WORDS: &[&str] = &[
     "keepalive",
     "comment",
     "retry",
+    "accept_encoding",
+    "pass",
     "websocket",
     "ping",
     "pong_timeout",

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::{config, examples};
 use crate::config::{
-    AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Find, Hash, HostPattern, Ipv6Prefix, Keyless, Learn,
-    Limits, LoadError, LogFormat, LogPath, Password, Pick, Redis, Route, Server, Session, SessionStore, Shutdown, Sse,
-    State, Timeouts, TrustedProxies, WebSocket, load,
+    AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Find, Hash, HostPattern, Ipv6Prefix,
+    Keyless, Learn, Limits, LoadError, LogFormat, LogPath, Password, Pick, Redis, Route, Server, Session, SessionStore,
+    Shutdown, Sse, State, Timeouts, TrustedProxies, WebSocket, load,
 };
 
 const SMALLEST: &str = "\
@@ -161,7 +161,7 @@ upstreams:
       send: 1d
       idle: 30d
       keepalive: 1ms
-    sse: { keepalive: off, comment: \"\", retry: 1d }
+    sse: { keepalive: off, comment: \"\", retry: 1d, accept_encoding: pass }
     websocket: { ping: 1d, pong_timeout: 100ms }
 ",
     );
@@ -215,6 +215,7 @@ upstreams:
     assert_eq!(chat.sse.keepalive, None);
     assert_eq!(chat.sse.comment, "");
     assert_eq!(chat.sse.retry, Some(day));
+    assert_eq!(chat.sse.accept_encoding, AcceptEncoding::Pass);
     assert_eq!(chat.websocket, WebSocket { ping: Some(day), pong_timeout: Duration::from_millis(100) });
 }
 

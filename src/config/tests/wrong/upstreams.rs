@@ -409,6 +409,8 @@ fn what_is_inserted_into_streams_is_one_line() {
         "{ retry: never }",
         r#".retry: "never" is not a duration; write a number and a unit such as 15s (units: ms, s, m, h, d)"#,
     );
+    check("{ accept_encoding: off }", r#".accept_encoding: "off" is no choice; write one of remove, pass"#);
+    check("{ accept_encoding: remov }", r#".accept_encoding: "remov" is no choice; did you mean remove?"#);
     check("{ resume: on }", ".resume: not supported in this version; remove it");
 }
 
