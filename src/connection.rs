@@ -1,8 +1,10 @@
 //! One connection of a client: its requests one after the other, and what it turns into.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::net::TcpStream;
@@ -11,15 +13,37 @@ use tokio::time::timeout;
 
 use crate::exchange::{Front, Next, exchange, resume};
 use crate::observe::Observer;
-use crate::relay::Relay;
+use crate::relay::{Freed, Relay};
 use crate::socket::Socket;
 
-/// Serves the requests that come on `tcp` until it closes or stays for good.
+/// Serves what comes on `tcp` until it closes.
+pub fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open: Open) -> impl Future<Output = ()> + Send {
+    let patience = front.request_head;
+    requests(Connection { front, previous_hop, _open: open }, Socket::new(tcp), patience)
+}
+
+/// What is known of a connection besides its socket.
+struct Connection {
+    front: Arc<Front>,
+    previous_hop: IpAddr,
+    _open: Open,
+}
+
+impl Connection {
+    /// Goes on with requests behind a relay that has left the connection as it was.
+    fn resume(self, freed: Option<Freed>) {
+        if let Some(Freed { client, patience }) = freed {
+            tokio::spawn(requests(self, Socket::from_parts(client), patience));
+        }
+    }
+}
+
+/// Serves the requests that come on `socket` until it closes or stays for long. The first one may
+/// take `patience` to come.
 ///
 /// Between requests, and before the first one, it holds a socket and nothing else.
-pub async fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open: Open) {
-    let mut socket = Socket::new(tcp);
-    let mut patience = front.request_head;
+async fn requests(connection: Connection, mut socket: Socket, mut patience: Duration) {
+    let Connection { front, previous_hop, .. } = &connection;
     let mut stopping = front.stopping.clone();
     loop {
         tokio::select! {
@@ -30,10 +54,10 @@ pub async fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open
             },
             () = stopped(&mut stopping) => return,
         }
-        let mut next = Box::pin(exchange(&front, socket, previous_hop)).await;
+        let mut next = Box::pin(exchange(front, socket, *previous_hop)).await;
         while let Next::Parked(parked) = next {
             let woken = parked.wait().await;
-            next = Box::pin(resume(&front, parked, woken, previous_hop)).await;
+            next = Box::pin(resume(front, parked, woken, *previous_hop)).await;
         }
         match next {
             Next::Close | Next::Parked(_) => return,
@@ -41,7 +65,7 @@ pub async fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open
             Next::Relay(handover) => {
                 // A task of its own, so that what exchanges need is freed with this one. Not an async
                 // block: that would hold the relay twice, as captured and as awaited.
-                tokio::spawn(Relay::new(*handover).map(|()| drop(open)));
+                tokio::spawn(Relay::new(*handover).run().map(|freed| connection.resume(freed)));
                 return;
             }
         }

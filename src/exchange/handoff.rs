@@ -88,7 +88,11 @@ pub(super) async fn hand_over(
     mut record: Record,
 ) -> Option<Box<Handover>> {
     let (protocol, keepalive) = match kind {
-        Kind::EventStream => (Protocol::Events(events(&down, &answer)), Keepalive::of_events(&upstream.sse)),
+        Kind::EventStream => {
+            let (events, client) = events(&down, &answer);
+            let outlives = client == ClientFraming::Chunked && down.get_keepalive().is_some();
+            (Protocol::Events(events, outlives.then(Vec::new)), Keepalive::of_events(&upstream.sse))
+        }
         Kind::WebSocket => {
             let websocket = WebSocket::new(fastrand::u64(..));
             (Protocol::WebSocket(websocket), Keepalive::of_websocket(&upstream.websocket))
@@ -97,7 +101,9 @@ pub(super) async fn hand_over(
     };
     record.answered(head.status.as_u16());
     record.becomes(kind);
-    down.set_keepalive(None);
+    if !matches!(protocol, Protocol::Events(_, Some(_))) {
+        down.set_keepalive(None);
+    }
     match timeout(upstream.timeouts.send, down.write_response_header(head)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -109,7 +115,7 @@ pub(super) async fn hand_over(
             return None;
         }
     }
-    let (Some(client), Some(server)) = (parts_of_client(down), parts_of(answer.up.into_inner())) else {
+    let (Some(client), Some(server)) = (parts_of_client(down).await, parts_of(answer.up.into_inner())) else {
         record.end(EndReason::ServerError);
         return None;
     };
@@ -131,23 +137,29 @@ pub(super) async fn hand_over(
 }
 
 /// How an event stream comes and goes.
-fn events(down: &ServerSession, answer: &Answer) -> Events {
+fn events(down: &ServerSession, answer: &Answer) -> (Events, ClientFraming) {
     let is_chunked = answer.up.resp_header().is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING));
     let server = if is_chunked { ServerFraming::Chunked } else { ServerFraming::UntilClose };
     let is_modern = down.req_header().version >= Version::HTTP_11;
     let client = if is_modern { ClientFraming::Chunked } else { ClientFraming::UntilClose };
-    Events::new(server, client)
+    (Events::new(server, client), client)
 }
 
 /// Least time without an acknowledgement after which a relay's peer counts as gone. TCP counts a
 /// peer that takes nothing as silent too, hence never less than the time-out `send`.
 const UNANSWERED_MIN: Duration = Duration::from_secs(120);
 
-fn parts_of_client(down: ServerSession) -> Option<Parts> {
-    match down {
-        ServerSession::H1(down) => parts_of(down.into_inner()),
-        _ => None,
+async fn parts_of_client(down: ServerSession) -> Option<Parts> {
+    let ServerSession::H1(down) = down else { return None };
+    if down.get_keepalive_timeout().is_none() {
+        return parts_of(down.into_inner());
     }
+    // What was read beyond the body of the request is the next request. Nothing is awaited: the
+    // body has been read.
+    let (stream, beyond) = down.reuse().await.ok()??.into_parts();
+    let mut parts = parts_of(stream)?;
+    parts.unread.splice(..0, beyond.into_iter().flatten());
+    Some(parts)
 }
 
 fn parts_of(stream: pingora::protocols::Stream) -> Option<Parts> {

@@ -47,8 +47,10 @@ pub struct Lane {
     unsent: Vec<u8>,
     /// Nothing more comes after what waits.
     ending: bool,
-    /// The taker has been told so.
+    /// The taker has been told so, or need not be.
     ended: bool,
+    /// The taker's connection goes on without this lane.
+    frees_taker: bool,
     /// Bytes that the taker took.
     pub sent: u64,
 }
@@ -102,8 +104,10 @@ impl Lane {
         self.unsent = Vec::new(); // A quiet relay holds no buffer.
         if self.ending && !self.ended {
             self.ended = true;
-            // The taker may be gone already: then it needs no telling.
-            let _ = SockRef::from(to).shutdown(Shutdown::Write);
+            if !self.frees_taker {
+                // The taker may be gone already: then it needs no telling.
+                let _ = SockRef::from(to).shutdown(Shutdown::Write);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -111,6 +115,17 @@ impl Lane {
     /// Nothing more comes: the taker is told once it has taken what waits.
     pub fn end(&mut self) {
         self.ending = true;
+    }
+
+    /// Nothing more comes, and once the taker has got what waits its connection is somebody else's.
+    pub fn free_taker(&mut self) {
+        self.ending = true;
+        self.frees_taker = true;
+    }
+
+    /// Whether the taker has got everything, and its connection is free.
+    pub fn has_freed_taker(&self) -> bool {
+        self.frees_taker && self.ended
     }
 
     /// Forgets what waits: the taker is gone.

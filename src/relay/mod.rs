@@ -31,7 +31,7 @@ use std::time::Duration;
 
 pub use events::{ClientFraming, Events, ServerFraming, Untouched};
 pub use life::Limits;
-pub use run::{Handover, Protocol, Relay};
+pub use run::{Freed, Handover, Protocol, Relay, Running};
 pub use timers::Tick;
 pub use websocket::WebSocket;
 

@@ -17,6 +17,7 @@ use super::timers::Tick;
 use super::websocket::{Goodbye, WebSocket};
 use super::{EndReason, chunked};
 use crate::observe::Record;
+use crate::socket::Parts;
 use crate::upstream::Upstream;
 
 /// What an exchange hands over when its connection stays.
@@ -47,8 +48,9 @@ pub struct Handover {
 /// What is known of the bytes that a relay carries.
 #[derive(Debug)]
 pub enum Protocol {
-    /// An event stream: what the client sends goes nowhere.
-    Events(Events),
+    /// An event stream. What the client sends is its next request, which waits here if the
+    /// connection is to outlive the stream; else it goes nowhere.
+    Events(Events, Option<Vec<u8>>),
     /// A WebSocket.
     WebSocket(WebSocket),
     /// Nothing: they are passed on.
@@ -74,6 +76,19 @@ pub struct Relay {
     wakes_at: Tick,
     upstream: Arc<Upstream>,
     record: Record,
+}
+
+/// What the client may send of its next request before no more of it is read. What TCP holds back
+/// then is not lost either, only a close behind it is seen later.
+const NEXT_REQUEST_MAX: usize = 16 * 1024;
+
+/// A client's connection that the relay leaves as it found it.
+#[derive(Debug)]
+pub struct Freed {
+    /// The connection, with what has been read of the next request.
+    pub client: Parts,
+    /// How long that request may take to come.
+    pub patience: Duration,
 }
 
 /// How long both sides of a WebSocket have to answer our Close.
@@ -114,20 +129,27 @@ impl Relay {
         if let Protocol::WebSocket(websocket) = &mut relay.protocol {
             websocket.pass(Side::Client, &mut handover.client_unread, unread); // Nothing is inserted yet.
         }
-        if let Protocol::Events(events) = &mut relay.protocol {
+        if let Protocol::Events(events, next) = &mut relay.protocol {
             let begin = events.begin(relay.upstream.sse.retry);
             relay.down.keep(&begin);
-        }
-        if !relay.is_event_stream() {
+            if let Some(next) = next {
+                *next = handover.client_unread;
+            }
+        } else {
             relay.up.keep(&handover.client_unread);
         }
         relay.read_ahead(&handover.server_unread);
-        if let Protocol::Events(events) = &relay.protocol
+        if let Protocol::Events(events, _) = &relay.protocol
             && events.is_untouched()
         {
             relay.life.greet();
         }
         relay
+    }
+
+    /// Goes on until it ends.
+    pub fn run(self) -> Running {
+        Running(Some(self))
     }
 
     /// Takes what the server sent behind its head as if it had just been read.
@@ -149,15 +171,13 @@ impl Relay {
     fn deliver(&mut self, buffer: &mut [u8], read: usize) -> Result<(), EndReason> {
         let mut bytes = HEADROOM..HEADROOM + read;
         match &mut self.protocol {
-            Protocol::Events(events) => {
+            Protocol::Events(events, _) => {
                 bytes = events.pass(buffer, bytes).map_err(|chunked::Malformed| EndReason::ServerError)?;
                 if !bytes.is_empty() {
                     self.life.greeted();
                 }
                 if events.is_done() {
-                    self.life.close(EndReason::ServerClosed);
-                    self.down.end();
-                    self.up.end();
+                    self.complete();
                 }
             }
             Protocol::WebSocket(websocket) => {
@@ -207,25 +227,38 @@ impl Relay {
 
     fn server_closed(&mut self) -> StepResult {
         let last = match &self.protocol {
-            Protocol::Events(events) => events.closed(),
+            Protocol::Events(events, _) => events.closed(),
             Protocol::WebSocket(_) | Protocol::Unknown => Ok(&[][..]),
         };
         match last {
             Ok(last) => {
-                self.life.close(EndReason::ServerClosed);
+                self.complete();
                 self.send_down(last)?;
             }
-            Err(chunked::Malformed) => self.life.close(EndReason::ServerError),
-        }
-        self.down.end();
-        if self.is_event_stream() {
-            self.up.end();
+            Err(chunked::Malformed) => {
+                self.life.close(EndReason::ServerError);
+                self.down.end();
+                self.up.end();
+            }
         }
         Ok(Step::Moved)
     }
 
+    /// The server has said all: the client gets what is left of it, and then its connection ends as
+    /// well, unless it may be used again.
+    fn complete(&mut self) {
+        self.life.close(EndReason::ServerClosed);
+        match &self.protocol {
+            Protocol::Events(_, Some(_)) => self.down.free_taker(),
+            Protocol::Events(_, None) | Protocol::WebSocket(_) | Protocol::Unknown => self.down.end(),
+        }
+        if self.is_event_stream() {
+            self.up.end();
+        }
+    }
+
     fn is_event_stream(&self) -> bool {
-        matches!(self.protocol, Protocol::Events(_))
+        matches!(self.protocol, Protocol::Events(..))
     }
 
     /// Client to server.
@@ -238,7 +271,8 @@ impl Relay {
             Poll::Ready(Err(error)) => return self.server_takes_nothing(&error),
             Poll::Ready(Ok(())) => {}
         }
-        if self.client_ended {
+        let next_is_full = matches!(&self.protocol, Protocol::Events(_, Some(next)) if next.len() >= NEXT_REQUEST_MAX);
+        if self.client_ended || next_is_full {
             return Ok(Step::Waiting);
         }
         lane::with_buffer(|buffer| match lane::poll_read(&mut self.client, buffer, cx) {
@@ -255,6 +289,9 @@ impl Relay {
         if let Protocol::WebSocket(websocket) = &mut self.protocol {
             self.life.client_lives(registry::now());
             bytes = websocket.pass(Side::Client, buffer, bytes).bytes;
+        }
+        if let Protocol::Events(_, Some(next)) = &mut self.protocol {
+            next.extend_from_slice(&buffer[bytes.clone()]);
         }
         if self.is_discarding() || bytes.is_empty() {
             return Ok(Step::Moved);
@@ -277,8 +314,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Whether what the client sends has no taker. It is still read: behind the request for an
-    /// event stream nothing can follow that means anything, behind a server's end nothing that
+    /// Whether what the client sends has no taker. It is still read: behind the last request of a
+    /// connection nothing can follow that means anything, behind a server's end nothing that
     /// reaches anyone, and what is left unread would turn our close into a reset.
     fn is_discarding(&self) -> bool {
         self.is_event_stream() || !self.up.is_open()
@@ -328,6 +365,9 @@ impl Relay {
             if self.client_ended && self.up.has_ended() && self.down.has_ended() {
                 return Err(EndReason::ServerClosed);
             }
+            if self.down.has_freed_taker() {
+                return Err(EndReason::ServerClosed);
+            }
             if self.has_taken_leave() {
                 return Err(EndReason::Shutdown);
             }
@@ -373,7 +413,7 @@ impl Relay {
 
     fn keep_alive(&mut self, now: Tick, cx: &Context<'_>) -> Result<(), EndReason> {
         let inserted = match &mut self.protocol {
-            Protocol::Events(events) => events.comment(&self.upstream.sse.comment),
+            Protocol::Events(events, _) => events.comment(&self.upstream.sse.comment),
             Protocol::WebSocket(websocket) => websocket.ping(),
             Protocol::Unknown => None,
         };
@@ -437,35 +477,46 @@ impl Relay {
         }
         self.mind_the_clock(cx)
     }
-}
 
-impl Future for Relay {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let relay = &mut *self;
-        let Err(reason) = relay.turn(cx) else {
-            return Poll::Pending;
-        };
-        let reason = relay.life.closing().unwrap_or(reason);
+    /// Accounts for it. Of its two connections, that of the client may be left.
+    fn end(mut self, reason: EndReason) -> Option<Freed> {
+        let reason = self.life.closing().unwrap_or(reason);
         let is_ours = matches!(reason, EndReason::Idle | EndReason::Shutdown);
-        if let Protocol::Events(events) = &relay.protocol
+        if let Protocol::Events(events, _) = &self.protocol
             && is_ours
-            && !relay.down.is_blocked()
+            && !self.down.is_blocked()
         {
             // What the server broke off must not look finished; what we end is. As far as the
             // socket takes it at once: the connection ends in any case.
-            let _ = relay.down.send(&relay.client, events.end());
+            let _ = self.down.send(&self.client, events.end());
         }
-        relay.count();
-        if let Protocol::WebSocket(websocket) = &relay.protocol {
+        self.count();
+        if let Protocol::WebSocket(websocket) = &self.protocol {
             let code = websocket.close_code();
-            relay.upstream.metrics.closed(code);
-            relay.record.closed(code);
+            self.upstream.metrics.closed(code);
+            self.record.closed(code);
         }
-        relay.record.add_bytes(relay.up.sent, relay.down.sent);
-        relay.record.end(reason);
-        Poll::Ready(())
+        self.record.add_bytes(self.up.sent, self.down.sent);
+        self.record.end(reason);
+        let Protocol::Events(_, Some(next)) = self.protocol else { return None };
+        let client = Parts { tcp: self.client, unread: next, unsent: Vec::new() };
+        self.down.has_freed_taker().then_some(Freed { client, patience: self.upstream.timeouts.keepalive })
+    }
+}
+
+/// A relay as a future.
+#[derive(Debug)]
+pub struct Running(Option<Relay>);
+
+impl Future for Running {
+    type Output = Option<Freed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Freed>> {
+        let relay = self.0.as_mut().expect("a future that has ended is not polled");
+        let Err(reason) = relay.turn(cx) else {
+            return Poll::Pending;
+        };
+        Poll::Ready(self.0.take().and_then(|relay| relay.end(reason)))
     }
 }
 
@@ -485,6 +536,6 @@ mod tests {
     #[test]
     fn an_idle_relay_is_small() {
         // What a connection costs for hours, beside two sockets and a task's own 130 bytes.
-        assert!(size_of::<Relay>() <= 448, "{} bytes", size_of::<Relay>());
+        assert!(size_of::<Running>() <= 448, "{} bytes", size_of::<Running>());
     }
 }

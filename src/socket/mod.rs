@@ -216,6 +216,13 @@ impl Socket {
         Self(Arc::new(Wire { tcp, waiting: Mutex::default() }))
     }
 
+    /// A connection that is put together again.
+    pub fn from_parts(parts: Parts) -> Self {
+        let Parts { tcp, unread, unsent } = parts;
+        let waiting = Waiting { unread, unsent, gate: HeadGate::default() };
+        Self(Arc::new(Wire { tcp, waiting: Mutex::new(waiting) }))
+    }
+
     /// The socket that `stream` is; `None` when it is something else, such as TLS.
     pub fn from_stream(stream: Stream) -> Option<Self> {
         let socket: Box<Self> = stream.into_any().downcast().ok()?;

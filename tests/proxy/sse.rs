@@ -252,7 +252,11 @@ async fn a_client_that_leaves_ends_the_stream_for_its_server() {
 async fn a_server_that_ends_a_stream_ends_it_cleanly_for_the_client() {
     let server = Upstream::start().await;
     let proxy = Proxy::start().upstream("chat", &[&server]).sse("{ keepalive: off }").run().await;
-    let (mut client, mut upstream) = open(&proxy, &server).await;
+    let mut client = proxy.send(REQUEST.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    upstream.send(STREAM).await;
+    client.head().await;
     upstream.send(chunk("data: bye\n\n") + "0\r\n\r\n").await;
     assert_eq!(client.chunk().await.as_deref(), Some(&b"data: bye\n\n"[..]));
     assert_eq!(client.chunk().await, None);
