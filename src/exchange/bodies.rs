@@ -177,7 +177,7 @@ enum Event {
 }
 
 /// Gives the server a piece of the request's body; `true` at its end.
-async fn pass_to_server(
+pub(super) async fn pass_to_server(
     up: &mut ClientSession,
     piece: pingora::Result<Option<Bytes>>,
     record: &mut Record,

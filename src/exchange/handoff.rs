@@ -10,8 +10,9 @@ use pingora::protocols::http::ServerSession;
 
 use tokio::time::timeout;
 
-use super::ends::of_client;
-use super::{Answer, Failure, no_response};
+use super::ends::{of_client, part};
+use super::overlap::{First, overlap};
+use super::{Answer, Failure, Next, no_response};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::{
@@ -49,7 +50,7 @@ pub(super) fn plan(down: &ServerSession, answer: &Answer, upstream: &Upstream) -
         return Ok(Plan::Respond(head));
     }
     headers::for_event_stream(&mut head).map_err(|_| refused())?;
-    let Some(reason) = untouched(&down.req_header().method, &head, answer.is_sent) else {
+    let Some(reason) = untouched(&down.req_header().method, &head) else {
         return Ok(Plan::Relay(head, Kind::EventStream));
     };
     upstream.metrics.untouched(reason);
@@ -57,7 +58,7 @@ pub(super) fn plan(down: &ServerSession, answer: &Answer, upstream: &Upstream) -
 }
 
 /// What stands against inserting anything into the event stream that `head` begins.
-fn untouched(method: &Method, head: &ResponseHeader, is_sent: bool) -> Option<Untouched> {
+fn untouched(method: &Method, head: &ResponseHeader) -> Option<Untouched> {
     let coding = head.headers.get_all(CONTENT_ENCODING).iter();
     let is_coded = coding.into_iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
@@ -66,8 +67,6 @@ fn untouched(method: &Method, head: &ResponseHeader, is_sent: bool) -> Option<Un
         Some(Untouched::Length)
     } else if is_coded {
         Some(Untouched::Encoding)
-    } else if !is_sent {
-        Some(Untouched::RequestBody)
     } else {
         None
     }
@@ -77,52 +76,62 @@ fn kind_of(protocol: &HeaderValue) -> Kind {
     if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") { Kind::WebSocket } else { Kind::Tunnel }
 }
 
-/// Writes the head, takes both sockets out of their sessions, and frees everything else. `None`
-/// when the client is gone.
+/// Writes the head, takes both sockets out of their sessions, and frees everything else.
 pub(super) async fn hand_over(
     mut down: ServerSession,
-    answer: Answer,
+    mut answer: Answer,
     head: Box<ResponseHeader>,
     kind: Kind,
     upstream: Arc<Upstream>,
     mut record: Record,
-) -> Option<Box<Handover>> {
-    let (protocol, keepalive) = match kind {
-        Kind::EventStream => {
-            let (events, client) = events(&down, &answer);
-            let outlives = client == ClientFraming::Chunked && down.get_keepalive().is_some();
-            (Protocol::Events(events, outlives.then(Vec::new)), Keepalive::of_events(&upstream.sse))
-        }
-        Kind::WebSocket => {
-            let websocket = WebSocket::new(fastrand::u64(..));
-            (Protocol::WebSocket(websocket), Keepalive::of_websocket(&upstream.websocket))
-        }
-        Kind::Tunnel | Kind::Http => (Protocol::Unknown, Keepalive::Off),
+) -> Next {
+    let keepalive = match kind {
+        Kind::EventStream => Keepalive::of_events(&upstream.sse),
+        Kind::WebSocket => Keepalive::of_websocket(&upstream.websocket),
+        Kind::Tunnel | Kind::Http => Keepalive::Off,
     };
+    let limits = relay::limits(kind, &upstream.timeouts, keepalive, fastrand::u32(..));
     record.answered(head.status.as_u16());
     record.becomes(kind);
-    if !matches!(protocol, Protocol::Events(_, Some(_))) {
+    if kind != Kind::EventStream || client_framing(&down) == ClientFraming::UntilClose {
         down.set_keepalive(None);
     }
-    match timeout(upstream.timeouts.send, down.write_response_header(head)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            record.end(of_client(&error));
-            return None;
-        }
-        Err(_) => {
-            record.end(EndReason::ClientStalled);
-            return None;
-        }
+    let written = match timeout(upstream.timeouts.send, down.write_response_header(head)).await {
+        Ok(written) => written.map_err(|error| of_client(&error)),
+        Err(_) => Err(EndReason::ClientStalled),
+    };
+    if let Err(reason) = written {
+        record.end(reason);
+        return Next::Close;
     }
+    let mut quiet_for = Duration::ZERO;
+    let protocol = match kind {
+        Kind::EventStream => {
+            let mut events = Events::new(server_framing(&answer), client_framing(&down));
+            if !answer.is_sent {
+                let passing = overlap(&mut down, &mut answer, &mut events, &upstream, &limits, &mut record);
+                match Box::pin(passing).await {
+                    Ok(First::Request(quiet)) => quiet_for = quiet,
+                    Ok(First::Stream) => return part(down, upstream.timeouts.send, record).await,
+                    Err(reason) => {
+                        record.end(reason);
+                        return Next::Close;
+                    }
+                }
+            }
+            Protocol::Events(events, down.get_keepalive().map(|_| Vec::new()))
+        }
+        Kind::WebSocket => Protocol::WebSocket(WebSocket::new(fastrand::u64(..))),
+        Kind::Tunnel | Kind::Http => Protocol::Unknown,
+    };
     let (Some(client), Some(server)) = (parts_of_client(down).await, parts_of(answer.up.into_inner())) else {
         record.end(EndReason::ServerError);
-        return None;
+        return Next::Close;
     };
     let unanswered = upstream.timeouts.send.max(UNANSWERED_MIN);
     // What fails here has failed already, and the relay will find out.
     let _ = socket::watch_peer(&client.tcp, unanswered).and(socket::watch_peer(&server.tcp, unanswered));
-    Some(Box::new(Handover {
+    Next::Relay(Box::new(Handover {
         client: client.tcp,
         client_unread: client.unread,
         client_unsent: client.unsent,
@@ -130,19 +139,23 @@ pub(super) async fn hand_over(
         server_unsent: server.unsent,
         server_unread: server.unread,
         protocol,
-        limits: relay::limits(kind, &upstream.timeouts, keepalive, fastrand::u32(..)),
+        limits,
+        quiet_for,
         upstream,
         record,
     }))
 }
 
-/// How an event stream comes and goes.
-fn events(down: &ServerSession, answer: &Answer) -> (Events, ClientFraming) {
+/// How the body of the response comes.
+fn server_framing(answer: &Answer) -> ServerFraming {
     let is_chunked = answer.up.resp_header().is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING));
-    let server = if is_chunked { ServerFraming::Chunked } else { ServerFraming::UntilClose };
+    if is_chunked { ServerFraming::Chunked } else { ServerFraming::UntilClose }
+}
+
+/// How it goes on.
+fn client_framing(down: &ServerSession) -> ClientFraming {
     let is_modern = down.req_header().version >= Version::HTTP_11;
-    let client = if is_modern { ClientFraming::Chunked } else { ClientFraming::UntilClose };
-    (Events::new(server, client), client)
+    if is_modern { ClientFraming::Chunked } else { ClientFraming::UntilClose }
 }
 
 /// Least time without an acknowledgement after which a relay's peer counts as gone. TCP counts a

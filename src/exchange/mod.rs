@@ -14,6 +14,7 @@
 mod bodies;
 mod ends;
 mod handoff;
+mod overlap;
 pub mod parked;
 pub mod placement;
 
@@ -356,10 +357,7 @@ async fn finish(
     let passed = match plan {
         Ok(handoff::Plan::Respond(head)) => bodies::respond(&mut down, answer, head, &upstream, &mut record).await,
         Ok(handoff::Plan::Relay(head, kind)) => {
-            return match handoff::hand_over(down, answer, head, kind, upstream, record).await {
-                Some(handover) => Next::Relay(handover),
-                None => Next::Close,
-            };
+            return handoff::hand_over(down, answer, head, kind, upstream, record).await;
         }
         Err(error) => return refuse(front, down, &error, record).await,
     };

@@ -43,13 +43,11 @@ pub enum Untouched {
     Encoding,
     /// There is only a head: `HEAD` was asked, or the status allows no body.
     Head,
-    /// The server answered before it had all of the request's body.
-    RequestBody,
 }
 
 impl Untouched {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Length, Self::Encoding, Self::Head, Self::RequestBody];
+    pub const ALL: [Self; 3] = [Self::Length, Self::Encoding, Self::Head];
 
     /// The word for metric labels.
     pub fn label(self) -> &'static str {
@@ -57,7 +55,6 @@ impl Untouched {
             Self::Length => "length",
             Self::Encoding => "encoding",
             Self::Head => "head",
-            Self::RequestBody => "request_body",
         }
     }
 }
@@ -75,6 +72,11 @@ impl Events {
     pub fn new(server: ServerFraming, client: ClientFraming) -> Self {
         let decoder = (server == ServerFraming::Chunked).then(Decoder::default);
         Self { decoder, client, place: Place::Start }
+    }
+
+    /// Frames what follows otherwise than before; returns how it was framed.
+    pub fn frame(&mut self, client: ClientFraming) -> ClientFraming {
+        std::mem::replace(&mut self.client, client)
     }
 
     /// Turns what the server sent, `buffer[bytes]`, into what the client gets, in place.

@@ -74,7 +74,7 @@ pub enum Side {
 
 /// How long a server has to say something behind its head, in ticks: time enough for one that does
 /// so at once, and too short to be felt by a client behind a hop that holds back the head alone.
-const GREETING: u32 = 2;
+pub const GREETING: u32 = 2;
 
 impl Life {
     /// A relay that begins at `now`.
@@ -90,6 +90,11 @@ impl Life {
             closing: None,
             ends_by: None,
         }
+    }
+
+    /// The client had been sent nothing for so many ticks when it began.
+    pub fn quiet_for(&mut self, ticks: u32) {
+        self.client_sent_at = Tick(self.client_sent_at.0.saturating_sub(ticks));
     }
 
     /// The client has a head and nothing behind it: something is to follow soon.
@@ -228,6 +233,7 @@ mod tests {
         // What the server takes is no sign of life to the client.
         check(|life| life.sent(Server, Tick(30)), 50, &LIMITS, Keepalive);
 
+        check(|life| life.quiet_for(30), 30, &LIMITS, Later(Tick(50))); // No thread is younger than its relays.
         // A head alone is soon followed by a comment, and only once.
         check(Life::greet, 1, &LIMITS, Later(Tick(2)));
         check(Life::greet, 2, &LIMITS, Keepalive);

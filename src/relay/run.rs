@@ -39,6 +39,8 @@ pub struct Handover {
     pub protocol: Protocol,
     /// How long it may do what.
     pub limits: Limits,
+    /// How long the client has been sent nothing.
+    pub quiet_for: Duration,
     /// Where the server belongs to.
     pub upstream: Arc<Upstream>,
     /// Accounts for the exchange; its end is the relay's end.
@@ -125,6 +127,7 @@ impl Relay {
             upstream: handover.upstream,
             record: handover.record,
         };
+        relay.life.quiet_for(Tick::count(handover.quiet_for));
         let unread = 0..handover.client_unread.len();
         if let Protocol::WebSocket(websocket) = &mut relay.protocol {
             websocket.pass(Side::Client, &mut handover.client_unread, unread); // Nothing is inserted yet.

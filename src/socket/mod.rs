@@ -98,6 +98,11 @@ impl Wire {
         self.waiting().unsent = Vec::new();
     }
 
+    /// What was read ahead, for somebody who reads past the session.
+    pub fn take_unread(&self) -> Vec<u8> {
+        std::mem::take(&mut self.waiting().unread)
+    }
+
     /// Waits until the peer has sent something, and reads that ahead; `false` when it has closed.
     /// Holds no buffer until then.
     ///

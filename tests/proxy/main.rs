@@ -28,6 +28,8 @@ mod storm;
 mod sse;
 // How event streams begin: the time to wait before returning, and a first comment.
 mod sse_begins;
+// Event streams that begin while their request is still being sent.
+mod sse_posts;
 // The client's connection behind an event stream: used again, with what was sent meanwhile.
 mod sse_reuse;
 // Event streams whose server pauses at every awkward place, in every framing.
