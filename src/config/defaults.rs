@@ -100,6 +100,7 @@ impl Default for Timeouts {
             body: Duration::from_secs(60),
             send: Duration::from_secs(60),
             idle: Duration::from_secs(3600),
+            max_age: None,
             keepalive: Duration::from_secs(75),
         }
     }

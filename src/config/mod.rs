@@ -319,6 +319,8 @@ pub struct Timeouts {
     pub send: Duration,
     /// Silence in both directions that ends a relay.
     pub idle: Duration,
+    /// How long a relay lives at most; `None`: as long as both sides like.
+    pub max_age: Option<Duration>,
     /// How long a client's connection waits for its next request: that of the upstream which had
     /// the last one.
     pub keepalive: Duration,

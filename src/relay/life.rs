@@ -4,8 +4,8 @@
 //!            one side ends            the other ends, or is silent too long
 //! Open ───────────────────▶ Closing ───────────────────────────────────────▶ ended
 //!  │ │                                                                         ▲ ▲
-//!  │ └─ idle, shutdown ───▶ Leaving: farewell said, for a bounded time ────────┘ │
-//!  └── a peer lost, gone or stalled; idle or shutdown where there is no farewell ┘
+//!  │ └─ ended by us ──────▶ Leaving: farewell said, for a bounded time ────────┘ │
+//!  └── a peer lost, gone or stalled; ended by us where there is no farewell ─────┘
 //! ```
 //!
 //! A relay never goes back a state. The first cause wins: what follows from it is no cause.
@@ -22,6 +22,8 @@ pub struct Limits {
     pub send: u32,
     /// Silence that ends it when one side has closed. While bytes still flow it goes on.
     pub closing: u32,
+    /// How old it may become.
+    pub age: Option<u32>,
     /// Silence after which something is inserted towards the client: a comment, or a Ping.
     pub keepalive: Option<u32>,
     /// For Pings: silence from the client behind one after which it is gone. Then `keepalive` is
@@ -32,6 +34,7 @@ pub struct Limits {
 /// Where a relay stands in time.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
+    began_at: Tick,
     /// When a byte last came from either side.
     active_at: Tick,
     /// When the client was last sent something.
@@ -80,6 +83,7 @@ impl Life {
     /// A relay that begins at `now`.
     pub fn new(now: Tick) -> Self {
         Self {
+            began_at: now,
             active_at: now,
             client_sent_at: now,
             is_greeting: false,
@@ -181,6 +185,10 @@ impl Life {
             Some(reason) => (self.active_at.plus(limits.closing.min(limits.idle)), Due::End(reason)),
             None => (self.active_at.plus(limits.idle), Due::End(EndReason::Idle)),
         };
+        if let Some(age) = limits.age {
+            let reason = self.closing.unwrap_or(EndReason::MaxAge);
+            next = earlier(next, (self.began_at.plus(age), Due::End(reason)));
+        }
         for (since, reason) in
             [(self.client_stalled_at, EndReason::ClientStalled), (self.server_stalled_at, EndReason::ServerStalled)]
         {
@@ -212,9 +220,10 @@ fn earlier(a: (Tick, Due), b: (Tick, Due)) -> (Tick, Due) {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { idle: 1000, send: 100, closing: 300, keepalive: Some(50), pong: None };
+    const LIMITS: Limits = Limits { idle: 1000, send: 100, closing: 300, age: None, keepalive: Some(50), pong: None };
     const PINGED: Limits = Limits { pong: Some(20), ..LIMITS };
     const QUIET: Limits = Limits { keepalive: None, ..LIMITS };
+    const AGING: Limits = Limits { age: Some(5000), ..QUIET };
 
     #[test]
     fn what_is_due_follows_from_what_happened() {
@@ -360,6 +369,19 @@ mod tests {
             1000,
             &PINGED,
             End(EndReason::Idle),
+        );
+
+        // However busy it is, it grows old.
+        check(|life| life.heard(Tick(4500)), 4999, &AGING, Later(Tick(5000)));
+        check(|life| life.heard(Tick(4500)), 5000, &AGING, End(EndReason::MaxAge));
+        check(
+            |life| {
+                life.close(EndReason::ClientClosed);
+                life.heard(Tick(4999));
+            },
+            5000,
+            &AGING,
+            End(EndReason::ClientClosed),
         );
 
         // Farewell has its own time, whatever else would be due.

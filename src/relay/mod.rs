@@ -86,6 +86,8 @@ pub enum EndReason {
     ServerStalled,
     /// Neither side sent a byte for the time-out `idle`, or a body paused longer than `body`.
     Idle,
+    /// It has lived for the time-out `max_age`.
+    MaxAge,
     /// The proxy is stopping.
     Shutdown,
     /// The proxy itself answered, with an error.
@@ -95,6 +97,11 @@ pub enum EndReason {
 impl EndReason {
     /// How many there are.
     pub const COUNT: usize = Self::Refused as usize + 1;
+
+    /// Whether the proxy ends something whole for it, and not because a peer is gone or fails.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Idle | Self::MaxAge | Self::Shutdown)
+    }
 
     /// The word for logs and metric labels.
     pub fn label(self) -> &'static str {
@@ -108,6 +115,7 @@ impl EndReason {
             Self::ClientStalled => "client_stalled",
             Self::ServerStalled => "server_stalled",
             Self::Idle => "idle",
+            Self::MaxAge => "max_age",
             Self::Shutdown => "shutdown",
             Self::Refused => "refused",
         }
@@ -139,18 +147,18 @@ impl Keepalive {
 
 /// The limits of a relay of `kind` under `timeouts`, which is kept alive by `keepalive`.
 ///
-/// `jitter`, any number, shortens that interval by up to a tenth, so that relays which began
-/// together do not tick together.
+/// `jitter`, any number, shortens the interval and the age by up to a tenth each, so that relays
+/// which began together neither tick together nor end together.
 pub fn limits(kind: Kind, timeouts: &Timeouts, keepalive: Keepalive, jitter: u32) -> Limits {
     let (interval, pong) = match keepalive {
         Keepalive::Off => (None, None),
         Keepalive::Comment(interval) => (Some(interval), None),
         Keepalive::Ping(interval, pong) => (Some(interval), Some(Tick::count(pong))),
     };
-    let keepalive = interval.map(|interval| {
+    let jittered = |interval| {
         let ticks = Tick::count(interval);
         ticks - jitter % (ticks / 10 + 1)
-    });
+    };
     let closing = match kind {
         // Nothing but the client's own close is missing.
         Kind::EventStream | Kind::Http => Duration::from_secs(5),
@@ -160,7 +168,8 @@ pub fn limits(kind: Kind, timeouts: &Timeouts, keepalive: Keepalive, jitter: u32
         closing: Tick::count(closing),
         idle: Tick::count(timeouts.idle),
         send: Tick::count(timeouts.send),
-        keepalive,
+        age: timeouts.max_age.map(jittered),
+        keepalive: interval.map(jittered),
         pong,
     }
 }
@@ -179,6 +188,7 @@ mod tests {
             send: Duration::from_secs(60),
             idle: Duration::from_secs(3600),
             keepalive: Duration::ZERO,
+            max_age: Some(Duration::from_secs(100)),
         };
         for jitter in [0, 1, 7, 14, 15, 16, u32::MAX] {
             let (every, within) = (Duration::from_secs(15), Duration::from_secs(10));
@@ -187,9 +197,13 @@ mod tests {
                 let keepalive = short.keepalive.expect("it is on");
                 assert!((135..=150).contains(&keepalive), "{keepalive} ticks with jitter {jitter}");
                 assert_eq!((short.idle, short.send, short.pong), (36_000, 600, pong));
+                let age = short.age.expect("there is a limit");
+                assert!((900..=1000).contains(&age), "{age} ticks with jitter {jitter}");
             }
         }
         let off = limits(Kind::EventStream, &timeouts, Keepalive::Off, 7);
         assert_eq!((off.keepalive, off.pong), (None, None));
+        let ageless = Timeouts { max_age: None, ..timeouts };
+        assert_eq!(limits(Kind::Tunnel, &ageless, Keepalive::Off, 7).age, None);
     }
 }

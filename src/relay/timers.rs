@@ -14,6 +14,9 @@ impl Tick {
     /// How coarse time is.
     pub const LENGTH: Duration = Duration::from_millis(100);
 
+    /// No process lives that long.
+    pub const NEVER: Self = Self(u32::MAX);
+
     /// The tick that `elapsed` since the thread began lies in.
     pub fn after(elapsed: Duration) -> Self {
         Self(clamp(elapsed.as_millis() / Self::LENGTH.as_millis()))

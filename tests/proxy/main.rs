@@ -22,6 +22,8 @@ mod websocket;
 mod websocket_pings;
 // WebSockets that the proxy ends itself, with a code.
 mod websocket_closes;
+// Every relay by itself: how old it may become.
+mod relays;
 // Thousands of WebSocket handshakes at once, four times.
 mod storm;
 // Event streams: alive through silence, told to no cache, ended for the right reason.

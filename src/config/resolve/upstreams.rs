@@ -197,12 +197,21 @@ fn timeouts(upstream: &mut Fields<'_>) -> Timeouts {
             *timeout = duration;
         }
     }
+    if let Some(item) = fields.optional("max_age") {
+        timeouts.max_age = match item.as_text() {
+            Some("none") => None,
+            _ => item.duration(AGE_LEAST..=365 * DAY),
+        };
+    }
     fields.finish(&[]);
     timeouts
 }
 
 /// No time at all is not a time-out.
 const LEAST: Duration = Duration::from_millis(1);
+
+/// Shorter, and clients would do little else than connect.
+const AGE_LEAST: Duration = Duration::from_secs(1);
 
 fn sse(upstream: &mut Fields<'_>) -> Sse {
     let mut sse = Sse::default();

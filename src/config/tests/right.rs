@@ -161,6 +161,7 @@ upstreams:
       send: 1d
       idle: 30d
       keepalive: 1ms
+      max_age: 365d
     sse: { keepalive: off, comment: \"\", retry: 1d, accept_encoding: pass }
     websocket: { ping: 1d, pong_timeout: 100ms }
 ",
@@ -210,6 +211,7 @@ upstreams:
             send: day,
             idle: 30 * day,
             keepalive: Duration::from_millis(1),
+            max_age: Some(365 * day),
         }
     );
     assert_eq!(chat.sse.keepalive, None);

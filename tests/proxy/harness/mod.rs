@@ -16,6 +16,7 @@ pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod random;
 pub(crate) mod redis;
+pub(crate) mod relay;
 pub(crate) mod upstream;
 pub(crate) mod websocket;
 pub(crate) mod wire;

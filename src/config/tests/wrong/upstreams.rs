@@ -371,14 +371,20 @@ fn a_timeout_has_a_unit_and_a_range() {
     );
     check(
         "{ read: 1m }",
-        ".read: unknown key; known here: connect, request_head, response_head, body, send, idle, keepalive",
+        ".read: unknown key; known here: connect, request_head, response_head, body, send, idle, keepalive, max_age",
     );
     check(
         "{ response-head: 1m }",
-        r#".response-head: unknown key; did you mean "response_head"? (known here: connect, request_head, response_head, body, send, idle, keepalive)"#,
+        r#".response-head: unknown key; did you mean "response_head"? (known here: connect, request_head, response_head, body, send, idle, keepalive, max_age)"#,
     );
     check("5s", r#": "5s" is text; write a mapping such as { connect: 2s, idle: 1h }"#);
     check("{ idle: }", ".idle: there is no value; write a duration such as 15s");
+    check("{ max_age: 500ms }", r#".max_age: "500ms" is out of range; write 1s to 365d"#);
+    check("{ max_age: 366d }", r#".max_age: "366d" is out of range; write 1s to 365d"#);
+    check(
+        "{ max_age: never }",
+        r#".max_age: "never" is not a duration; write a number and a unit such as 15s (units: ms, s, m, h, d)"#,
+    );
 }
 
 #[test]
