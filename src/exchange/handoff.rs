@@ -1,5 +1,6 @@
 //! What becomes of an answer: a response that is passed on, or a connection that stays.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ pub(super) async fn hand_over(
     mut answer: Answer,
     head: Box<ResponseHeader>,
     kind: Kind,
+    client_address: IpAddr,
     upstream: Arc<Upstream>,
     mut record: Record,
 ) -> Next {
@@ -141,6 +143,7 @@ pub(super) async fn hand_over(
         protocol,
         limits,
         quiet_for,
+        client_address,
         upstream,
         record,
     }))

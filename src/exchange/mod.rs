@@ -357,7 +357,8 @@ async fn finish(
     let passed = match plan {
         Ok(handoff::Plan::Respond(head)) => bodies::respond(&mut down, answer, head, &upstream, &mut record).await,
         Ok(handoff::Plan::Relay(head, kind)) => {
-            return handoff::hand_over(down, answer, head, kind, upstream, record).await;
+            let client = forwarded::client(&front.client_ip, &down.req_header().headers, previous_hop, &front.trusted);
+            return handoff::hand_over(down, answer, head, kind, client, upstream, record).await;
         }
         Err(error) => return refuse(front, down, &error, record).await,
     };

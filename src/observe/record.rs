@@ -148,6 +148,21 @@ impl Record {
         self.reason = reason;
     }
 
+    /// What it has turned out to be.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Which server of its upstream it holds a connection to; the first when it holds none.
+    pub fn server_index(&self) -> u16 {
+        self.server.unwrap_or_default()
+    }
+
+    /// The time since its head was complete.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     fn server(&self) -> Option<(&Upstream, usize)> {
         Some((self.upstream.as_deref()?, usize::from(self.server?)))
     }

@@ -122,6 +122,11 @@ impl Life {
         self.pinged_at = None;
     }
 
+    /// Since when neither side has sent a byte.
+    pub fn quiet_since(&self) -> Tick {
+        self.active_at
+    }
+
     /// A peer took all that waited for it, or some of it.
     pub fn sent(&mut self, to: Side, now: Tick) {
         match to {

@@ -6,9 +6,9 @@
 //! of its own only while a peer cannot take them.
 //!
 //! ```text
-//! run        the task: two sockets, polled            registry  this thread's relays
-//!  ├─ lane   bytes one way, and back-pressure         timers    coarse time (pure)
-//!  ├─ events what happens to an event stream (pure)
+//! run        the task: two sockets, polled            inbox     what other threads ask for
+//!  ├─ lane   bytes one way, and back-pressure         registry  this thread's relays
+//!  ├─ events what happens to an event stream (pure)  timers    coarse time (pure)
 //!  │    ├─ chunked   framing off and on (pure)
 //!  │    └─ sse       where a comment may stand (pure)
 //!  ├─ websocket  what happens to a WebSocket (pure)
@@ -19,6 +19,7 @@
 pub mod chunked;
 pub mod events;
 pub mod frames;
+pub mod inbox;
 mod lane;
 pub mod life;
 pub mod registry;
@@ -63,6 +64,11 @@ impl Kind {
             Self::EventStream => "sse",
         }
     }
+
+    /// The kind of relay that has this label.
+    pub fn of_relay(label: &str) -> Option<Self> {
+        [Self::WebSocket, Self::Tunnel, Self::EventStream].into_iter().find(|kind| kind.label() == label)
+    }
 }
 
 /// Why an exchange or a relay ended: exactly one for each.
@@ -88,6 +94,8 @@ pub enum EndReason {
     Idle,
     /// It has lived for the time-out `max_age`.
     MaxAge,
+    /// The operator ended it by its id.
+    Operator,
     /// The proxy is stopping.
     Shutdown,
     /// The proxy itself answered, with an error.
@@ -100,7 +108,7 @@ impl EndReason {
 
     /// Whether the proxy ends something whole for it, and not because a peer is gone or fails.
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Idle | Self::MaxAge | Self::Shutdown)
+        matches!(self, Self::Idle | Self::MaxAge | Self::Operator | Self::Shutdown)
     }
 
     /// The word for logs and metric labels.
@@ -116,6 +124,7 @@ impl EndReason {
             Self::ServerStalled => "server_stalled",
             Self::Idle => "idle",
             Self::MaxAge => "max_age",
+            Self::Operator => "operator",
             Self::Shutdown => "shutdown",
             Self::Refused => "refused",
         }

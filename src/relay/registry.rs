@@ -1,18 +1,32 @@
-//! The relays of one thread: how they are woken when time has passed, and told to end.
+//! The relays of one thread: how they are counted and found, woken when time has passed, asked and
+//! told to end.
 //!
 //! A relay belongs to the thread that accepted it, so its place here needs no lock. Whoever wants
-//! something of relays on other threads asks those threads (see [`crate::server`]).
+//! something of relays on other threads asks those threads (see [`super::inbox`]).
+//!
+//! Only what relays are found by is kept here. The rest is known to them alone, and told by them
+//! when they are asked: an idle relay does not pay for questions that nobody has.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::EndReason;
+use ahash::AHashMap;
+use tokio::sync::mpsc::Sender;
+
+use super::inbox::{Answer, Id, Page, Query};
 use super::timers::{Tick, Ticket, Wheel};
+use super::{EndReason, Kind};
+use crate::upstream::Upstream;
 
 thread_local! {
     static REGISTRY: RefCell<Registry> = RefCell::new(Registry::new());
 }
+
+/// The id of the relay that begins next.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 struct Registry {
     began: Instant,
@@ -20,26 +34,40 @@ struct Registry {
     /// When the relays that were told to end have to be gone.
     ends_by: Tick,
     wheel: Wheel,
-    slots: Vec<Slot>,
+    slots: Vec<Option<Occupant>>,
     /// Slots without an occupant.
     free: Vec<u32>,
+    /// Who wants to know about the relays in these slots. As many as one page has, and each until
+    /// its relay has had its turn.
+    questions: AHashMap<u32, Sender<Answer>>,
 }
 
-#[derive(Default)]
-struct Slot {
-    /// Counts the occupants, so that a ticket of an earlier one names nobody.
-    turn: u32,
-    waker: Option<Waker>,
-    order: Option<EndReason>,
+struct Occupant {
+    id: Id,
+    waker: Waker,
+    kind: Kind,
+    upstream: Arc<Upstream>,
+    server: u16,
+    ending: Option<EndReason>,
+    is_asked: bool,
 }
 
 /// What a relay is told that is to end.
 #[derive(Clone, Copy, Debug)]
-pub struct Order {
+pub struct Ending {
     /// Why.
     pub reason: EndReason,
     /// When it has to be gone.
     pub by: Tick,
+}
+
+/// What others want of a relay.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// That it describes itself, to this one.
+    pub question: Option<Sender<Answer>>,
+    /// That it ends.
+    pub ending: Option<Ending>,
 }
 
 /// A relay's place in its thread's registry, given up when dropped.
@@ -49,25 +77,59 @@ pub struct Place(Ticket);
 impl Registry {
     fn new() -> Self {
         let now = Tick::default();
-        Self { began: Instant::now(), now, ends_by: now, wheel: Wheel::new(now), slots: Vec::new(), free: Vec::new() }
+        Self {
+            began: Instant::now(),
+            now,
+            ends_by: Tick::NEVER,
+            wheel: Wheel::new(now),
+            slots: Vec::new(),
+            free: Vec::new(),
+            questions: AHashMap::new(),
+        }
     }
 
-    fn slot(&mut self, ticket: Ticket) -> Option<&mut Slot> {
-        self.slots.get_mut(ticket.slot as usize).filter(|slot| slot.turn == ticket.turn)
+    fn occupant(&mut self, ticket: Ticket) -> Option<&mut Occupant> {
+        let occupant = self.slots.get_mut(ticket.slot as usize)?.as_mut()?;
+        (occupant.id.turn() == ticket.turn).then_some(occupant)
+    }
+
+    /// The question to the relay in `slot`.
+    fn take_question(&mut self, slot: u32) -> Option<Sender<Answer>> {
+        let question = self.questions.remove(&slot);
+        if self.questions.is_empty() {
+            self.questions = AHashMap::new(); // A page's capacity is not kept.
+        }
+        question
+    }
+}
+
+impl Occupant {
+    fn matches(&self, query: &Query) -> bool {
+        let is_server = |name: &String| self.upstream.servers[usize::from(self.server)].name == *name;
+        query.kind.is_none_or(|kind| kind == self.kind)
+            && query.upstream.as_ref().is_none_or(|name| self.upstream.name == *name)
+            && query.server.as_ref().is_none_or(is_server)
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        self.ending = Some(reason);
+        self.waker.wake_by_ref();
     }
 }
 
 impl Place {
-    /// A place for the relay whose task `waker` wakes.
-    pub fn new(waker: &Waker) -> Self {
+    /// A place for the relay whose task `waker` wakes, of `kind`, with this server of `upstream`.
+    pub fn new(waker: &Waker, kind: Kind, upstream: &Arc<Upstream>, server: u16) -> Self {
+        let id = Id(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        let (waker, upstream) = (waker.clone(), upstream.clone());
+        let occupant = Occupant { id, waker, kind, upstream, server, ending: None, is_asked: false };
         REGISTRY.with_borrow_mut(|registry| {
             let slot = registry.free.pop().unwrap_or_else(|| {
-                registry.slots.push(Slot::default());
+                registry.slots.push(None);
                 u32::try_from(registry.slots.len() - 1).expect("a process has fewer sockets")
             });
-            let place = &mut registry.slots[slot as usize];
-            place.waker = Some(waker.clone());
-            Self(Ticket { slot, turn: place.turn })
+            registry.slots[slot as usize] = Some(occupant);
+            Self(Ticket { slot, turn: id.turn() })
         })
     }
 
@@ -76,11 +138,19 @@ impl Place {
         REGISTRY.with_borrow_mut(|registry| registry.wheel.insert(self.0, due))
     }
 
-    /// The order to end that this relay was given, if any.
-    pub fn order(&self) -> Option<Order> {
+    /// The relay's id.
+    pub fn id(&self) -> Id {
+        REGISTRY.with_borrow_mut(|registry| registry.occupant(self.0).map_or(Id(0), |occupant| occupant.id))
+    }
+
+    /// What others want of this relay now. To be asked whenever it is woken.
+    pub fn wish(&self) -> Wish {
         REGISTRY.with_borrow_mut(|registry| {
-            let reason = registry.slot(self.0)?.order?;
-            Some(Order { reason, by: registry.ends_by })
+            let by = registry.ends_by;
+            let Some(occupant) = registry.occupant(self.0) else { return Wish::default() };
+            let ending = occupant.ending.map(|reason| Ending { reason, by });
+            let is_asked = std::mem::take(&mut occupant.is_asked);
+            Wish { question: is_asked.then(|| registry.take_question(self.0.slot)).flatten(), ending }
         })
     }
 }
@@ -90,8 +160,11 @@ impl Drop for Place {
         // At the end of a thread the registry may be gone before its last relays.
         let _ = REGISTRY.try_with(|registry| {
             let registry = &mut *registry.borrow_mut();
-            if let Some(slot) = registry.slot(self.0) {
-                *slot = Slot { turn: slot.turn.wrapping_add(1), ..Slot::default() };
+            if let Some(occupant) = registry.occupant(self.0) {
+                if occupant.is_asked {
+                    registry.take_question(self.0.slot);
+                }
+                registry.slots[self.0.slot as usize] = None;
                 registry.free.push(self.0.slot);
             }
         });
@@ -111,11 +184,48 @@ pub fn tick() {
         registry.now = Tick::after(registry.began.elapsed());
         registry.wheel.turn(registry.now, &mut due);
         for ticket in due {
-            if let Some(Slot { waker: Some(waker), .. }) = registry.slot(ticket) {
-                waker.wake_by_ref();
+            if let Some(occupant) = registry.occupant(ticket) {
+                occupant.waker.wake_by_ref();
             }
         }
     });
+}
+
+/// Says how many relays of this thread `query` is about, and has those of its page describe
+/// themselves, all to `asker`.
+pub fn describe(query: &Query, asker: &Sender<Answer>) {
+    REGISTRY.with_borrow_mut(|registry| {
+        let mut page = Page::new(query);
+        let mut count = 0;
+        for (slot, occupant) in (0..).zip(&registry.slots) {
+            if let Some(occupant) = occupant.as_ref().filter(|occupant| occupant.matches(query)) {
+                count += 1;
+                page.offer(occupant.id, slot);
+            }
+        }
+        // Whoever asks has made room for all answers, or does not wait for them any more.
+        let _ = asker.try_send(Answer::Count(count));
+        for slot in page.into_slots() {
+            if let Some(occupant) = &mut registry.slots[slot as usize] {
+                occupant.is_asked = true;
+                occupant.waker.wake_by_ref();
+                registry.questions.insert(slot, asker.clone());
+            }
+        }
+    });
+}
+
+/// Tells the relay of this `id` to end, for `reason`. `false` when it is not, or no more, on this
+/// thread.
+pub fn end(id: Id, reason: EndReason) -> bool {
+    REGISTRY.with_borrow_mut(|registry| {
+        let found = registry.slots.iter_mut().flatten().find(|occupant| occupant.id == id);
+        let is_here = found.is_some();
+        if let Some(occupant) = found.filter(|occupant| occupant.ending.is_none()) {
+            occupant.end(reason);
+        }
+        is_here
+    })
 }
 
 /// Tells every relay of this thread to end `within` a time, for `reason`, and wakes those to do so
@@ -123,11 +233,18 @@ pub fn tick() {
 pub fn end_all(reason: EndReason, within: Duration) {
     REGISTRY.with_borrow_mut(|registry| {
         registry.ends_by = Tick::after(registry.began.elapsed() + within);
-        for slot in &mut registry.slots {
-            if let (Some(waker), None) = (&slot.waker, slot.order) {
-                slot.order = Some(reason);
-                waker.wake_by_ref();
-            }
+        for occupant in registry.slots.iter_mut().flatten().filter(|occupant| occupant.ending != Some(reason)) {
+            occupant.end(reason);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_relay_is_found_by_is_small() {
+        assert!(size_of::<Option<Occupant>>() <= 40, "{} bytes", size_of::<Option<Occupant>>());
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::events::Events;
+use super::inbox::{Answer, Description, Id};
 use super::lane::{self, HEADROOM, Lane};
 use super::life::{Due, Life, Limits, Side};
 use super::registry::{self, Place};
@@ -41,6 +43,8 @@ pub struct Handover {
     pub limits: Limits,
     /// How long the client has been sent nothing.
     pub quiet_for: Duration,
+    /// Whose it is, as far as trusted proxies tell.
+    pub client_address: IpAddr,
     /// Where the server belongs to.
     pub upstream: Arc<Upstream>,
     /// Accounts for the exchange; its end is the relay's end.
@@ -76,6 +80,7 @@ pub struct Relay {
     place: Option<Place>,
     /// When the wheel wakes it next.
     wakes_at: Tick,
+    client_address: IpAddr,
     upstream: Arc<Upstream>,
     record: Record,
 }
@@ -124,6 +129,7 @@ impl Relay {
             limits: handover.limits,
             place: None,
             wakes_at: Tick::default(),
+            client_address: handover.client_address,
             upstream: handover.upstream,
             record: handover.record,
         };
@@ -470,10 +476,32 @@ impl Relay {
             && !self.up.is_blocked()
     }
 
+    fn describe(&self, id: Id) -> Description {
+        Description {
+            id,
+            kind: self.record.kind(),
+            client: self.client_address,
+            upstream: self.upstream.clone(),
+            server: self.record.server_index(),
+            age: self.record.age(),
+            idle: registry::now().since(self.life.quiet_since()),
+            bytes_in: self.up.sent,
+            bytes_out: self.down.sent,
+            ending: self.life.closing(),
+        }
+    }
+
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
-        let place = self.place.get_or_insert_with(|| Place::new(cx.waker()));
-        if let Some(order) = place.order() {
-            self.leave(order.reason, order.by)?;
+        let (kind, server) = (self.record.kind(), self.record.server_index());
+        let place = self.place.get_or_insert_with(|| Place::new(cx.waker(), kind, &self.upstream, server));
+        let wish = place.wish();
+        if let Some(asker) = wish.question {
+            let id = place.id();
+            // Whoever asks has made room for all answers, or does not wait for them any more.
+            let _ = asker.try_send(Answer::Relay(self.describe(id)));
+        }
+        if let Some(ending) = wish.ending {
+            self.leave(ending.reason, ending.by)?;
         }
         if let Step::Moved = self.advance(cx)? {
             cx.waker().wake_by_ref(); // The others first.

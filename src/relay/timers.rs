@@ -27,6 +27,11 @@ impl Tick {
         clamp(duration.as_millis().div_ceil(Self::LENGTH.as_millis()))
     }
 
+    /// The time from `earlier` to this point, to a tick.
+    pub fn since(self, earlier: Self) -> Duration {
+        Self::LENGTH * self.0.saturating_sub(earlier.0)
+    }
+
     /// This point plus `ticks`.
     #[must_use]
     pub fn plus(self, ticks: u32) -> Self {
@@ -44,7 +49,7 @@ fn clamp(ticks: u128) -> u32 {
 pub struct Ticket {
     /// Where the registry keeps it.
     pub slot: u32,
-    /// Which of the slot's occupants it is.
+    /// Which of the slot's occupants it is: part of its id.
     pub turn: u32,
 }
 
