@@ -41,6 +41,7 @@
 //! - Past [`config::load`] no configuration mistake can be found: there are only types.
 //! - Every queue, table and wait has a bound, and the bound has a name.
 //! - Each request ends in exactly one access-log line, each relay in exactly one end reason.
+//! - Nothing in a connection's life crosses threads; who wants something of a relay asks its worker.
 //! - A socket handed to a session comes back whole: no byte is hidden in a session's buffers.
 
 pub mod admin;

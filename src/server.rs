@@ -2,7 +2,8 @@
 //!
 //! Each worker thread has its own runtime, its own socket on every listener's address
 //! (`SO_REUSEPORT`: the kernel spreads connections over them), its own pool of connections to
-//! servers, and its own relays. Nothing in a connection's life crosses threads.
+//! servers, and its own relays. Nothing in a connection's life crosses threads; what an operator
+//! wants of a relay goes through the inbox of its worker.
 //!
 //! ```text
 //! main thread   signals, admin              watch: stopping
@@ -31,6 +32,7 @@ use crate::exchange::Front;
 use crate::observe::Observer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
+use crate::relay::inbox::{Inbox, Workers};
 use crate::relay::{EndReason, Tick, registry};
 use crate::session_store::SessionStore;
 use crate::socket::keepalive;
@@ -101,17 +103,18 @@ impl Server {
         let front = Arc::new(front(&self.config, observer, stopping));
 
         let grace = self.config.shutdown.grace;
+        let (workers, inboxes) = Workers::new(self.config.threads.get());
         let mut listeners: Vec<_> = self.listeners.into_iter().map(Vec::into_iter).collect();
-        let workers = (0..self.config.threads.get()).map(|worker| {
+        let threads = inboxes.into_iter().enumerate().map(|(worker, inbox)| {
             let sockets = listeners.iter_mut().filter_map(Iterator::next).collect();
-            spawn_worker(worker, front.clone(), sockets, grace)
+            spawn_worker(worker, front.clone(), sockets, inbox, grace)
         });
-        let workers = workers.collect::<io::Result<Vec<_>>>()?;
+        let threads = threads.collect::<io::Result<Vec<_>>>()?;
         for address in addresses {
             tracing::info!("listening on {address}");
         }
         let runtime = runtime()?;
-        let end = runtime.block_on(watch_over(&front, self.admin, &stop, workers));
+        let end = runtime.block_on(watch_over(&front, self.admin, &stop, workers, threads));
         // Not dropped: that would wait for the workers, of whom the operator may have had enough.
         runtime.shutdown_background();
         if end? == End::Graceful
@@ -167,13 +170,14 @@ async fn watch_over(
     front: &Arc<Front>,
     admin: Option<std::net::TcpListener>,
     stop: &watch::Sender<bool>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Workers,
+    threads: Vec<JoinHandle<()>>,
 ) -> io::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     if let Some(admin) = admin {
         tracing::info!("admin on {}", admin.local_addr()?);
-        tokio::spawn(admin::serve(TcpListener::from_std(admin)?, front.clone()));
+        tokio::spawn(admin::serve(TcpListener::from_std(admin)?, front.clone(), workers));
     }
     tracing::info!("ready");
     let name = tokio::select! {
@@ -183,7 +187,7 @@ async fn watch_over(
     tracing::info!("{name}: stopping; no new connections, what is under way may finish");
     stop.send_replace(true);
     // The admin address answers until the last worker is done.
-    let joined = tokio::task::spawn_blocking(move || workers.into_iter().map(JoinHandle::join).any(|end| end.is_err()));
+    let joined = tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).any(|end| end.is_err()));
     tokio::select! {
         joined = joined => {
             if joined.unwrap_or(true) {
@@ -214,18 +218,20 @@ fn spawn_worker(
     worker: usize,
     front: Arc<Front>,
     sockets: Vec<std::net::TcpListener>,
+    inbox: Inbox,
     grace: Duration,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime()?;
     std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
-        runtime.block_on(work(front, sockets, grace));
+        runtime.block_on(work(front, sockets, inbox, grace));
         Pool::clear();
     })
 }
 
 /// One worker, from its first connection to the end of its last one or of the grace.
-async fn work(front: Arc<Front>, sockets: Vec<std::net::TcpListener>, grace: Duration) {
+async fn work(front: Arc<Front>, sockets: Vec<std::net::TcpListener>, inbox: Inbox, grace: Duration) {
     tokio::spawn(keep_time());
+    tokio::spawn(inbox.obey());
     let live = Arc::new(Live::default());
     let accepting = sockets.into_iter().map(|socket| tokio::spawn(accept(socket, front.clone(), live.clone())));
     for accepting in accepting.collect::<Vec<_>>() {

@@ -22,7 +22,7 @@ mod websocket;
 mod websocket_pings;
 // WebSockets that the proxy ends itself, with a code.
 mod websocket_closes;
-// Every relay by itself: how old it may become.
+// Every relay by itself: listed, ended by its id, and how old it may become.
 mod relays;
 // Thousands of WebSocket handshakes at once, four times.
 mod storm;

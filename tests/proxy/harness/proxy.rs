@@ -193,11 +193,33 @@ impl Proxy {
         self.send(request).await.response().await
     }
 
+    /// A connection to the admin address.
+    pub(crate) async fn connect_admin(&self) -> Wire {
+        connect(self.admin).await
+    }
+
     /// What the admin address answers to a GET.
     pub(crate) async fn admin(&self, path: &str) -> Message {
-        let mut client = connect(self.admin).await;
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")).await;
+        self.admin_asked("GET", path).await
+    }
+
+    /// What the admin address answers to a request of any method.
+    pub(crate) async fn admin_asked(&self, method: &str, path: &str) -> Message {
+        let mut client = self.connect_admin().await;
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")).await;
         client.response().await
+    }
+
+    /// The relays that a query string asks for.
+    pub(crate) async fn relays(&self, query: &str) -> Value {
+        let page = self.admin(&format!("/relays?{query}")).await;
+        assert_eq!(page.status(), 200, "{}", page.text());
+        serde_json::from_str(&page.text()).expect("it is JSON")
+    }
+
+    /// Ends the relay of this id; the status of the answer.
+    pub(crate) async fn end_relay(&self, id: &Value) -> u16 {
+        self.admin_asked("DELETE", &format!("/relays/{id}")).await.status()
     }
 
     /// The metrics of this moment.
