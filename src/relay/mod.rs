@@ -106,6 +106,23 @@ impl EndReason {
     /// How many there are.
     pub const COUNT: usize = Self::Refused as usize + 1;
 
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Complete,
+        Self::ClientClosed,
+        Self::ServerClosed,
+        Self::ClientError,
+        Self::ServerError,
+        Self::PeerGone,
+        Self::ClientStalled,
+        Self::ServerStalled,
+        Self::Idle,
+        Self::MaxAge,
+        Self::Operator,
+        Self::Shutdown,
+        Self::Refused,
+    ];
+
     /// Whether the proxy ends something whole for it, and not because a peer is gone or fails.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::Idle | Self::MaxAge | Self::Operator | Self::Shutdown)
@@ -186,6 +203,12 @@ pub fn limits(kind: Kind, timeouts: &Timeouts, keepalive: Keepalive, jitter: u32
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_is_in_order() {
+        assert!((0..).zip(EndReason::ALL).all(|(at, reason)| reason as usize == at), "{:?}", EndReason::ALL);
+        assert!((0..).zip(Kind::ALL).all(|(at, kind)| kind as usize == at), "{:?}", Kind::ALL);
+    }
 
     #[test]
     fn jitter_only_shortens_and_by_a_tenth_at_most() {

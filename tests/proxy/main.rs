@@ -24,6 +24,8 @@ mod websocket_pings;
 mod websocket_closes;
 // Every relay by itself: listed, ended by its id, and how old it may become.
 mod relays;
+// One way to every end reason there is.
+mod end_reasons;
 // Thousands of WebSocket handshakes at once, four times.
 mod storm;
 // Event streams: alive through silence, told to no cache, ended for the right reason.

@@ -99,6 +99,15 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Bytes of memory that are its own: no files, nothing shared.
+    pub(crate) fn memory(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        kib * 1024
+    }
+
     fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(id.expect("a process id"), signal).expect("it is our child");

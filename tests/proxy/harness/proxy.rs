@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::process::Process;
 use super::{Message, ServerEntry, Wire, metrics::Metrics, soon};
@@ -179,6 +179,19 @@ impl Proxy {
     /// A client's connection.
     pub(crate) async fn connect(&self) -> Wire {
         connect(self.address()).await
+    }
+
+    /// That of a client with little room for what it does not read.
+    pub(crate) async fn connect_narrow(&self) -> Wire {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8 * 1024).expect("a socket can be narrow");
+        let stream = soon("a connection", socket.connect(self.address())).await;
+        Wire::new(stream.expect("the proxy listens"), "client")
+    }
+
+    /// Bytes of memory that it uses and that are nobody else's.
+    pub(crate) fn memory(&self) -> usize {
+        self.process.memory()
     }
 
     /// A connection on which `request` was sent.

@@ -42,6 +42,12 @@ impl Wire {
         soon("bytes to be taken", self.writing.half.write_all(bytes)).await
     }
 
+    /// Leaves little room in the kernel for what it sends.
+    pub(crate) fn narrow(&self) {
+        let socket = socket2::SockRef::from(self.reading.half.as_ref());
+        socket.set_send_buffer_size(8 * 1024).expect("a socket can be narrow");
+    }
+
     /// Ends both directions with a reset.
     pub(crate) fn reset(self) {
         let linger = Some(Duration::ZERO);
@@ -55,6 +61,11 @@ impl Wire {
             Leaving::Closed => drop(self),
             Leaving::Reset => self.reset(),
         }
+    }
+
+    /// What [`Wire::split`] gave.
+    pub(crate) fn joined(reading: Reading, writing: Writing) -> Self {
+        Self { reading, writing }
     }
 
     /// The two directions, for tests that use both at once.
@@ -177,6 +188,16 @@ impl Reading {
             }
         }
         Ok(self.take(length))
+    }
+
+    /// What comes next, at least a byte; nothing when the other side has ended its direction.
+    pub(crate) async fn some(&mut self) -> Vec<u8> {
+        self.forget();
+        if self.seen.is_empty() {
+            let read = self.fill().await;
+            read.unwrap_or_else(|error| panic!("{} could not read: {error}", self.who));
+        }
+        self.take(self.seen.len())
     }
 
     /// Everything until the other side ends its direction.
