@@ -26,6 +26,8 @@ mod websocket_closes;
 mod relays;
 // One way to every end reason there is.
 mod end_reasons;
+// Clients that do not read: what they cost, whom they hold up, and that they can be ended.
+mod slow_readers;
 // Thousands of WebSocket handshakes at once, four times.
 mod storm;
 // Event streams: alive through silence, told to no cache, ended for the right reason.
