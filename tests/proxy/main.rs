@@ -28,6 +28,8 @@ mod relays;
 mod end_reasons;
 // Clients that do not read: what they cost, whom they hold up, and that they can be ended.
 mod slow_readers;
+// Random traffic of every kind, every byte of it compared.
+mod traffic;
 // Thousands of WebSocket handshakes at once, four times.
 mod storm;
 // Event streams: alive through silence, told to no cache, ended for the right reason.
