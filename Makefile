@@ -2,9 +2,13 @@
 # `make demo ARGS=--help`, `make bench ARGS=...`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench
+.PHONY: help demo test fuzz bench
 
 ARGS ?=
+# For each target of `make fuzz`. There is no unsafe code here for a sanitizer to watch, so the
+# pinned compiler will do.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := chunked events websocket config forwarded cookie engine_io
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## Show this list
@@ -26,6 +30,16 @@ test: ## All checks and all tests, as CI runs them
 	else \
 		echo "cargo-deny is not installed: licences and sources of dependencies are not checked"; \
 	fi
+
+fuzz: ## Build, then feed nonsense to everything that parses, a minute each
+	@tests/install.sh fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(TARGET_DIR)/fuzz/corpus/$$target; \
+		echo "fuzzing $$target"; \
+		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(TARGET_DIR)/fuzz --sanitizer none $$target \
+			$(TARGET_DIR)/fuzz/corpus/$$target $$([ $$target = config ] && echo conf) -- \
+			-max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 || exit 1; \
+	done
 
 bench: ## Build, then measure Steadfast beside other proxies
 	@tests/install.sh bench

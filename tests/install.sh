@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring need and the machine lacks.
 #
-#   tests/install.sh build|test|bench...
+#   tests/install.sh build|test|fuzz|bench...
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
 #   test    build, nginx, HAProxy, Redis, Node.js with npm, Python, and the clients of tests/clients
+#   fuzz    build, cargo-fuzz
 #   bench   build, nginx, HAProxy
 #
 # Takes a moment when nothing is missing. Packages come from apt, by sudo unless root.
@@ -19,7 +20,7 @@ PYTHON_MINOR_MIN=9
 
 main() {
   if (($# == 0)); then
-    die "say what for: build, test or bench"
+    die "say what for: build, test, fuzz or bench"
   fi
   local part
   for part in "$@"; do
@@ -36,11 +37,15 @@ main() {
         clients
         python_clients
         ;;
+      fuzz)
+        build
+        cargo_fuzz
+        ;;
       bench)
         build
         proxies
         ;;
-      *) die "no such part: $part (there are build, test and bench)" ;;
+      *) die "no such part: $part (there are build, test, fuzz and bench)" ;;
     esac
   done
 }
@@ -57,6 +62,11 @@ build() {
   has make || set -- "$@" make
   has pkg-config || set -- "$@" pkg-config
   install "$@"
+}
+
+cargo_fuzz() {
+  has cargo-fuzz || cargo install --locked cargo-fuzz ||
+    die "cargo-fuzz could not be installed; without it nothing can be fuzzed"
 }
 
 proxies() {
