@@ -186,8 +186,14 @@ impl Life {
         if let (Some(by), Some(reason)) = (self.ends_by, self.closing) {
             return if by <= now { Due::End(reason) } else { Due::Later(by) };
         }
+        let is_stalled = self.client_stalled_at.is_some() || self.server_stalled_at.is_some();
         let mut next = match self.closing {
-            Some(reason) => (self.active_at.plus(limits.closing.min(limits.idle)), Due::End(reason)),
+            // What waits for a peer is not cut short: that is for `send` to bound.
+            Some(reason) if is_stalled => (Tick(u32::MAX), Due::End(reason)),
+            Some(reason) => {
+                let moved_at = self.active_at.max(self.client_sent_at);
+                (moved_at.plus(limits.closing.min(limits.idle)), Due::End(reason))
+            }
             None => (self.active_at.plus(limits.idle), Due::End(EndReason::Idle)),
         };
         if let Some(age) = limits.age {
@@ -311,6 +317,26 @@ mod tests {
 
         check(|life| life.close(EndReason::ServerClosed), 299, &LIMITS, Later(Tick(300)));
         check(|life| life.close(EndReason::ServerClosed), 300, &LIMITS, End(EndReason::ServerClosed));
+        // Nor does it end while a peer has yet to take what there is.
+        check(
+            |life| {
+                life.close(EndReason::ServerClosed);
+                life.stalled(Client, Tick(250));
+            },
+            320,
+            &LIMITS,
+            Later(Tick(350)),
+        );
+        check(
+            |life| {
+                life.close(EndReason::ServerClosed);
+                life.stalled(Client, Tick(250));
+                life.sent(Client, Tick(340));
+            },
+            345,
+            &LIMITS,
+            Later(Tick(640)),
+        );
         // Bytes that still flow keep a half-closed relay.
         check(
             |life| {

@@ -321,3 +321,24 @@ async fn a_client_that_stops_reading_is_given_up() {
     drop(client);
     proxy.settles_empty().await;
 }
+
+#[tokio::test]
+async fn what_a_server_said_last_reaches_a_client_that_takes_its_time() {
+    // Somewhere in between, the sockets are full to the brim when the server goes.
+    const SIZES: std::ops::Range<usize> = 1..20;
+    let body = |size: usize| "data: 0123456789abcdef\n".repeat(size * 11_000);
+    let server = Upstream::serving(move |mut wire: Wire| async move {
+        let request = wire.request().await;
+        let size = request.head.start.split(['/', ' ']).nth(2).and_then(|size| size.parse().ok());
+        let body = chunk(&body(size.expect("a size")));
+        let _ = wire.try_send((STREAM.to_owned() + &body + "0\r\n\r\n").as_bytes()).await;
+    })
+    .await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).sse("{ keepalive: off }").run().await;
+    let reads_late = async |size: usize| {
+        let mut client = proxy.send(format!("GET /{size} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        tokio::time::sleep(millis(6500)).await;
+        assert_eq!(client.response().await.text().len(), body(size).len(), "of size {size}");
+    };
+    futures_util::future::join_all(SIZES.map(reads_late)).await;
+}
