@@ -126,7 +126,7 @@ impl Default for SessionStore {
 impl Redis {
     /// How long a request waits for Redis where the file does not say: nobody notices that long,
     /// and a Redis nearby answers a hundred times faster.
-    pub(super) const TIMEOUT: Duration = Duration::from_millis(50);
+    pub(super) const TIMEOUT: Duration = Duration::from_millis(250);
 }
 
 impl Default for WebSocket {

@@ -64,7 +64,7 @@ async fn a_proxy_remembers_cookies_that_servers_set() {
 /// Three proxies that share what they remember, whom a hop asks in turn.
 async fn check_a_fleet_shares(cluster: Cluster, affinity: &str, tellings: &[Telling], crowds: &[Crowd]) {
     let (redis, secret) = (Redis::start().await, SecretFile::with("known to all proxies of the fleet"));
-    let store = format!("session_store: redis://{}", redis.address());
+    let store = format!("session_store: {{ url: \"redis://{}\", timeout: 10s }}", redis.address());
     let member = || learning(&cluster, affinity).secret(&secret).line(&store).run();
     let fleet = [member().await, member().await, member().await];
     for telling in tellings {

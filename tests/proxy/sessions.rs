@@ -241,7 +241,8 @@ async fn a_session_whose_server_cannot_be_reached_goes_on_elsewhere() {
     let (a, b) = (Upstream::start().await, Upstream::named("b").await);
     let servers: [&dyn ServerEntry; 2] = [&Named(&a, "a"), &Named(&b, "b")];
     let proxy = Proxy::start().upstream("chat", &servers).affinity("[session: signalr]");
-    let proxy = proxy.balance("{ keyless: round_robin }").run().await;
+    // One thread, so that the server is asked again on the connection that it has.
+    let proxy = proxy.balance("{ keyless: round_robin }").threads(1).run().await;
     let asks_on = || proxy.exchange(from(1, "GET", "/x?id=token", ""));
 
     let mut client = proxy.send(from(1, "POST", "/new", "")).await;

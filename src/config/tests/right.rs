@@ -316,7 +316,7 @@ fn every_way_to_write_a_session_store_has_its_meaning() {
         db: 0,
         user: None,
         password: None,
-        timeout: Duration::from_millis(50),
+        timeout: Duration::from_millis(250),
     };
     let over = |redis: Redis| SessionStore { redis: Some(redis), ..memory.clone() };
     let login = |user: Option<&str>, password: &str| {
