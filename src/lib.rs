@@ -31,9 +31,9 @@
 //!
 //! # What may call what
 //!
-//! The *core* (`route`, `affinity`, `balance`, and the parts of `relay` marked pure) decides. It
-//! opens no socket, spawns no task and reads no clock: time and randomness come in as arguments,
-//! so its tests are plain function calls. The *shell* (`server`, `connection`, `exchange`,
+//! The *core* (`route`, `affinity`, `balance`, `proxy_protocol`, and the parts of `relay` marked
+//! pure) decides. It opens no socket, spawns no task and reads no clock: time and randomness come
+//! in as arguments, so its tests are plain function calls. The *shell* (`server`, `connection`, `exchange`,
 //! `session_store`, `upstream`, `socket`, `relay::run`, `admin`, `cli`) does all that, and decides
 //! next to nothing.
 //!
@@ -54,6 +54,7 @@ pub mod demo;
 pub mod error;
 pub mod exchange;
 pub mod observe;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod route;
 pub mod server;
