@@ -7,25 +7,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::exchange::{Front, Next, exchange, resume};
 use crate::observe::Observer;
+use crate::proxy_protocol::Ends;
 use crate::relay::{Freed, Relay};
 use crate::socket::Socket;
 
-/// Serves what comes on `tcp` until it closes.
-pub fn serve(front: Arc<Front>, tcp: TcpStream, previous_hop: IpAddr, open: Open) -> impl Future<Output = ()> + Send {
+/// Serves what comes on `socket` until it closes.
+pub fn serve(front: Arc<Front>, socket: Socket, previous_hop: IpAddr, open: Open) -> impl Future<Output = ()> + Send {
     let patience = front.request_head;
-    requests(Connection { front, previous_hop, _open: open }, Socket::new(tcp), patience)
+    let ends = socket.wire().passed_on().map(Box::new);
+    requests(Connection { front, previous_hop, ends, _open: open }, socket, patience)
 }
 
 /// What is known of a connection besides its socket.
 struct Connection {
     front: Arc<Front>,
     previous_hop: IpAddr,
+    /// Whom a PROXY header has named.
+    ends: Option<Box<Ends>>,
     _open: Open,
 }
 
@@ -33,7 +36,9 @@ impl Connection {
     /// Goes on with requests behind a relay that has left the connection as it was.
     fn resume(self, freed: Option<Freed>) {
         if let Some(Freed { client, patience }) = freed {
-            tokio::spawn(requests(self, Socket::from_parts(client), patience));
+            let socket = Socket::from_parts(client);
+            socket.wire().introduced(0, self.ends.as_deref().copied());
+            tokio::spawn(requests(self, socket, patience));
         }
     }
 }

@@ -10,13 +10,13 @@
 //! # The life of a request
 //!
 //! ```text
-//! server ─ connection ─ exchange ─┬─ route      which rule owns this host and path?
-//! (threads, (requests,  (the only ├─ affinity   which client is this, across connections?
-//!  accept)   keep-alive) place    ├─ session_store   which server issued this session?
-//!                        with the ├─ balance    which server serves that client?
-//!                        order)   ├─ upstream   how is that server reached, and what does it see?
-//!                                 ├─ relay      what does the connection become, when does it end?
-//!                                 └─ observe    one log line, a few counters
+//! server ─ listener ─ connection ─ exchange ─┬─ route      which rule owns this host and path?
+//! (threads, (PROXY    (requests,  (the only  ├─ affinity   which client is this, across connections?
+//!  accept)   headers)  keep-alive) place     ├─ session_store   which server issued this session?
+//!                                  with the  ├─ balance    which server serves that client?
+//!                                  order)    ├─ upstream   how is that server reached, what does it see?
+//!                                            ├─ relay      what does the connection become, when does it end?
+//!                                            └─ observe    one log line, a few counters
 //! ```
 //!
 //! To follow a request, read [`exchange`]. To follow a connection that stays, go on in [`relay`].
@@ -33,9 +33,9 @@
 //!
 //! The *core* (`route`, `affinity`, `balance`, `proxy_protocol`, and the parts of `relay` marked
 //! pure) decides. It opens no socket, spawns no task and reads no clock: time and randomness come
-//! in as arguments, so its tests are plain function calls. The *shell* (`server`, `connection`, `exchange`,
-//! `session_store`, `upstream`, `socket`, `relay::run`, `admin`, `cli`) does all that, and decides
-//! next to nothing.
+//! in as arguments, so its tests are plain function calls. The *shell* (`server`, `listener`,
+//! `connection`, `exchange`, `session_store`, `upstream`, `socket`, `relay::run`, `admin`, `cli`)
+//! does all that, and decides next to nothing.
 //!
 //! - Only `exchange` knows the order of phases; the modules it calls do not know each other.
 //! - Past [`config::load`] no configuration mistake can be found: there are only types.
@@ -53,6 +53,7 @@ pub mod connection;
 pub mod demo;
 pub mod error;
 pub mod exchange;
+pub mod listener;
 pub mod observe;
 pub mod proxy_protocol;
 pub mod relay;

@@ -29,13 +29,14 @@ use crate::affinity::tag::Secret;
 use crate::config::{AffinitySource, Config, Timeouts};
 use crate::connection::{self, Live, Open};
 use crate::exchange::Front;
+use crate::listener::Listener;
 use crate::observe::Observer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::relay::inbox::{Inbox, Workers};
 use crate::relay::{EndReason, Tick, registry};
 use crate::session_store::SessionStore;
-use crate::socket::keepalive;
+use crate::socket::{self, keepalive};
 use crate::upstream::{Pool, Upstream};
 
 /// Why the proxy could not start.
@@ -104,9 +105,11 @@ impl Server {
 
         let grace = self.config.shutdown.grace;
         let (workers, inboxes) = Workers::new(self.config.threads.get());
-        let mut listeners: Vec<_> = self.listeners.into_iter().map(Vec::into_iter).collect();
+        let listeners = self.config.listeners.iter();
+        let listeners: Vec<_> = listeners.map(|it| Arc::new(Listener::new(it, &front.observer.metrics))).collect();
+        let mut sockets: Vec<_> = self.listeners.into_iter().map(Vec::into_iter).collect();
         let threads = inboxes.into_iter().enumerate().map(|(worker, inbox)| {
-            let sockets = listeners.iter_mut().filter_map(Iterator::next).collect();
+            let sockets = listeners.iter().cloned().zip(sockets.iter_mut().filter_map(Iterator::next)).collect();
             spawn_worker(worker, front.clone(), sockets, inbox, grace)
         });
         let threads = threads.collect::<io::Result<Vec<_>>>()?;
@@ -214,10 +217,13 @@ fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// The sockets of one worker, each with the listener that it belongs to.
+type Sockets = Vec<(Arc<Listener>, std::net::TcpListener)>;
+
 fn spawn_worker(
     worker: usize,
     front: Arc<Front>,
-    sockets: Vec<std::net::TcpListener>,
+    sockets: Sockets,
     inbox: Inbox,
     grace: Duration,
 ) -> io::Result<JoinHandle<()>> {
@@ -229,11 +235,13 @@ fn spawn_worker(
 }
 
 /// One worker, from its first connection to the end of its last one or of the grace.
-async fn work(front: Arc<Front>, sockets: Vec<std::net::TcpListener>, inbox: Inbox, grace: Duration) {
+async fn work(front: Arc<Front>, sockets: Sockets, inbox: Inbox, grace: Duration) {
     tokio::spawn(keep_time());
     tokio::spawn(inbox.obey());
     let live = Arc::new(Live::default());
-    let accepting = sockets.into_iter().map(|socket| tokio::spawn(accept(socket, front.clone(), live.clone())));
+    let accepting = sockets
+        .into_iter()
+        .map(|(listener, socket)| tokio::spawn(accept(listener, socket, front.clone(), live.clone())));
     for accepting in accepting.collect::<Vec<_>>() {
         if let Err(error) = accepting.await {
             tracing::error!("accepting failed: {error}");
@@ -274,30 +282,38 @@ async fn keep_time() {
 }
 
 /// Accepts connections until the process is stopping.
-async fn accept(socket: std::net::TcpListener, front: Arc<Front>, live: Arc<Live>) {
-    let listener = match TcpListener::from_std(socket) {
-        Ok(listener) => listener,
+async fn accept(listener: Arc<Listener>, socket: std::net::TcpListener, front: Arc<Front>, live: Arc<Live>) {
+    let socket = match TcpListener::from_std(socket) {
+        Ok(socket) => socket,
         Err(error) => return tracing::error!("a listener cannot be used: {error}"),
     };
     let mut stopping = front.stopping.clone();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((tcp, peer)) => begin(tcp, peer, &front, &live),
-                Err(error) => pause(&error).await,
+            accepted = socket.accept() => match accepted {
+                Ok((tcp, peer)) => begin(&listener, tcp, peer, &front, &live),
+                Err(error) => {
+                    front.observer.metrics.accept_failures.inc();
+                    pause(&error).await;
+                }
             },
             () = connection::stopped(&mut stopping) => break,
         }
     }
     // What the kernel had accepted before we stopped has a client that believes to be connected.
-    while let Some(Ok((tcp, peer))) = futures_util::FutureExt::now_or_never(listener.accept()) {
-        begin(tcp, peer, &front, &live);
+    while let Some(Ok((tcp, peer))) = futures_util::FutureExt::now_or_never(socket.accept()) {
+        begin(&listener, tcp, peer, &front, &live);
     }
 }
 
-fn begin(tcp: TcpStream, peer: SocketAddr, front: &Arc<Front>, live: &Arc<Live>) {
+fn begin(listener: &Arc<Listener>, tcp: TcpStream, peer: SocketAddr, front: &Arc<Front>, live: &Arc<Live>) {
     let open = Open::new(front.observer.clone(), live.clone());
-    tokio::spawn(connection::serve(front.clone(), tcp, peer.ip(), open));
+    let (front, socket) = (front.clone(), socket::Socket::new(tcp));
+    if listener.reads_headers() {
+        tokio::spawn(listener.clone().arrive(front, socket, peer.ip(), open));
+    } else {
+        tokio::spawn(connection::serve(front, socket, peer.ip(), open));
+    }
 }
 
 /// Out of descriptors or memory, as a rule: others must end first.

@@ -71,6 +71,21 @@ pub struct Config {
 pub struct Listener {
     /// Address and port; port 0 lets the kernel choose.
     pub bind: SocketAddr,
+    /// Whether hops name their clients before the first request. On or optional only where
+    /// somebody is trusted.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// Whether the [`TrustedProxies`] begin their connections with a PROXY header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// They do not, and it would be no request.
+    #[default]
+    Off,
+    /// They all do, and nobody else may connect.
+    On,
+    /// They may.
+    Optional,
 }
 
 /// Networks of proxies whose word is taken on who the client is.

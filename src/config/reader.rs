@@ -57,6 +57,11 @@ impl<'a> Item<'a> {
         self.as_text() == Some("none")
     }
 
+    /// Whether this switches something on; like [`Item::is_off`].
+    pub(super) fn is_on(&self) -> bool {
+        matches!(self.value, Value::Bool(true)) || self.as_text() == Some("on")
+    }
+
     /// The text, if that is what this is.
     pub(super) fn as_text(&self) -> Option<&'a str> {
         text_of(self.value)

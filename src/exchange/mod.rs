@@ -109,8 +109,8 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
     let began = Instant::now();
     let (mut record, checked) = match head {
         Ok(false) => return Next::Close,
-        Ok(true) => (record(front, began, down.req_header(), previous_hop), check(front, down.req_header())),
-        Err(error) => (unreadable(front, began, previous_hop), Err(error)),
+        Ok(true) => (record(front, began, &down, previous_hop), check(front, down.req_header())),
+        Err(error) => (unreadable(front, began, &down, previous_hop), Err(error)),
     };
     let upstream = match checked {
         Ok(upstream) => upstream,
@@ -373,7 +373,8 @@ async fn finish(
 }
 
 /// The account of a request that could be read.
-fn record(front: &Front, began: Instant, head: &RequestHeader, previous_hop: IpAddr) -> Record {
+fn record(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpAddr) -> Record {
+    let head = down.req_header();
     Record::new(front.observer.clone(), began, |log| {
         let text = |name: HeaderName| {
             head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -381,6 +382,7 @@ fn record(front: &Front, began: Instant, head: &RequestHeader, previous_hop: IpA
         Asked {
             client: forwarded::client(&front.client_ip, &head.headers, previous_hop, &front.trusted),
             previous_hop: previous_hop.to_canonical(),
+            proxied_by: proxied_by(down),
             method: head.method.clone(),
             host: route::host(head).into(),
             path: head.uri.path().into(),
@@ -395,10 +397,11 @@ fn record(front: &Front, began: Instant, head: &RequestHeader, previous_hop: IpA
 }
 
 /// The account of a request whose head made no sense.
-fn unreadable(front: &Front, began: Instant, previous_hop: IpAddr) -> Record {
+fn unreadable(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpAddr) -> Record {
     Record::new(front.observer.clone(), began, |_| Asked {
         client: previous_hop.to_canonical(),
         previous_hop: previous_hop.to_canonical(),
+        proxied_by: proxied_by(down),
         method: Method::from_bytes(b"-").unwrap_or_default(),
         host: "".into(),
         path: "".into(),
@@ -407,6 +410,13 @@ fn unreadable(front: &Front, began: Instant, previous_hop: IpAddr) -> Record {
         sec_websocket_key: None,
         browser: None,
     })
+}
+
+/// The hop that has named the previous one in a PROXY header.
+fn proxied_by(down: &ServerSession) -> Option<Box<IpAddr>> {
+    let wire = wire(down)?;
+    wire.passed_on()?;
+    Some(Box::new(wire.ends().ok()?.source.ip().to_canonical()))
 }
 
 /// The wire under a session with the client.

@@ -12,6 +12,7 @@ use prometheus::{
 };
 
 use crate::affinity::doctor::Finding;
+use crate::listener::Refusal;
 use crate::relay::websocket::Counts;
 use crate::relay::{EndReason, Kind, Untouched};
 
@@ -33,11 +34,14 @@ pub struct Metrics {
     findings: IntGaugeVec,
     connect_failures: IntCounterVec,
     errors: IntCounterVec,
+    proxy_protocol_refused: IntCounterVec,
     sessions: IntGauge,
     sessions_evicted: IntCounter,
     session_store_errors: IntCounterVec,
     /// Connections of clients, whatever they are doing.
     pub client_connections: IntGauge,
+    /// Connections that a listener could not accept.
+    pub accept_failures: IntCounter,
     /// Lines of the access log that were lost because its target was too slow.
     pub log_lines_lost: IntCounter,
 }
@@ -154,6 +158,11 @@ impl Metrics {
                 &["upstream", "server"],
             ),
             errors: counters("steadfast_errors_total", "Requests the proxy itself refused or failed.", &["error"]),
+            proxy_protocol_refused: counters(
+                "steadfast_proxy_protocol_refused_total",
+                "Connections closed for want of a PROXY header that can be believed, by reason.",
+                &["reason"],
+            ),
             sessions: register(
                 &registry,
                 IntGauge::new("steadfast_sessions", "Sessions that this process remembers.").expect("a valid metric"),
@@ -174,6 +183,11 @@ impl Metrics {
             client_connections: register(
                 &registry,
                 IntGauge::new("steadfast_client_connections", "Connections of clients open now.")
+                    .expect("a valid metric"),
+            ),
+            accept_failures: register(
+                &registry,
+                IntCounter::new("steadfast_accept_failures_total", "Connections that a listener could not accept.")
                     .expect("a valid metric"),
             ),
             log_lines_lost: register(
@@ -211,6 +225,11 @@ impl Metrics {
             refused: errors("refused"),
             not_asked: errors("not_asked"),
         }
+    }
+
+    /// What counts the connections that are closed for want of a PROXY header.
+    pub fn proxy_protocol_refused(&self, refusal: Refusal) -> IntCounter {
+        self.proxy_protocol_refused.with_label_values(&[refusal.label()])
     }
 
     /// What the requests of upstream `name` count with. The empty name is for those without one.

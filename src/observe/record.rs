@@ -39,8 +39,10 @@ impl Observer {
 pub struct Asked {
     /// The client, as far as trusted proxies tell.
     pub client: IpAddr,
-    /// Who was connected to us.
+    /// Who was connected to us, or to the hop that has named it.
     pub previous_hop: IpAddr,
+    /// The hop that has named the previous one in a PROXY header. Few have it, so it is boxed.
+    pub proxied_by: Option<Box<IpAddr>>,
     /// Request method.
     pub method: Method,
     /// Requested host.
@@ -182,6 +184,7 @@ impl Record {
             time: SystemTime::now() - duration,
             client: asked.client,
             previous_hop: asked.previous_hop,
+            proxied_by: asked.proxied_by.as_deref().copied(),
             method: asked.method.as_str(),
             host: &asked.host,
             path: &asked.path,

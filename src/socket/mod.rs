@@ -33,6 +33,8 @@ use tokio::net::TcpStream;
 
 use head_gate::HeadGate;
 
+use crate::proxy_protocol::Ends;
+
 /// A connection, with what was read ahead and what is not yet sent.
 #[derive(Debug)]
 pub struct Wire {
@@ -48,6 +50,9 @@ struct Waiting {
     unsent: Vec<u8>,
     /// Open but while a head is read.
     gate: HeadGate,
+    /// The connection that this one passes on, as a PROXY header names it. Few have it, so it is
+    /// boxed.
+    passed_on: Option<Box<Ends>>,
 }
 
 impl Wire {
@@ -109,14 +114,46 @@ impl Wire {
     /// # Errors
     /// When the connection has failed.
     pub async fn read_ahead(&self) -> io::Result<bool> {
-        while self.waiting().unread.is_empty() {
+        if self.peek(<[u8]>::is_empty) { self.read_more().await } else { Ok(true) }
+    }
+
+    /// Waits until the peer has sent more than was read ahead already; `false` when it has closed.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub async fn read_more(&self) -> io::Result<bool> {
+        loop {
             self.tcp.readable().await?; // Which may say so for nothing.
             match self.try_read_ahead() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read.map(|read| read > 0),
             }
         }
-        Ok(true)
+    }
+
+    /// What `look` makes of the bytes that were read ahead.
+    pub fn peek<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        look(&self.waiting().unread)
+    }
+
+    /// Drops the first `length` bytes of those that were read ahead: the header that says `ends`.
+    pub fn introduced(&self, length: usize, ends: Option<Ends>) {
+        let mut waiting = self.waiting();
+        waiting.unread = waiting.unread.split_off(length);
+        waiting.passed_on = ends.map(Box::new);
+    }
+
+    /// The connection that a PROXY header has named, if one has.
+    pub fn passed_on(&self) -> Option<Ends> {
+        self.waiting().passed_on.as_deref().copied()
+    }
+
+    /// The ends of the connection itself.
+    ///
+    /// # Errors
+    /// When it has failed.
+    pub fn ends(&self) -> io::Result<Ends> {
+        Ok(Ends { source: self.tcp.peer_addr()?, destination: self.tcp.local_addr()? })
     }
 
     fn try_read_ahead(&self) -> io::Result<usize> {
@@ -224,7 +261,7 @@ impl Socket {
     /// A connection that is put together again.
     pub fn from_parts(parts: Parts) -> Self {
         let Parts { tcp, unread, unsent } = parts;
-        let waiting = Waiting { unread, unsent, gate: HeadGate::default() };
+        let waiting = Waiting { unread, unsent, ..Waiting::default() };
         Self(Arc::new(Wire { tcp, waiting: Mutex::new(waiting) }))
     }
 

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use super::address::{self, covers};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
-use crate::config::{Admin, Listener};
+use crate::config::{Admin, Listener, ProxyProtocol, TrustedProxies};
 
 /// Each listener with the item that gave its address.
-pub(super) fn listeners<'a>(root: &mut Fields<'a>) -> Vec<(Item<'a>, Listener)> {
+pub(super) fn listeners<'a>(root: &mut Fields<'a>, trusted_proxies: &TrustedProxies) -> Vec<(Item<'a>, Listener)> {
     let right = "write a list of at least one, such as [{ bind: \"0.0.0.0:8080\" }]";
     let items = root.required("listeners", right).and_then(|item| item.list(right));
     let mut listeners = Vec::new();
@@ -18,15 +18,31 @@ pub(super) fn listeners<'a>(root: &mut Fields<'a>) -> Vec<(Item<'a>, Listener)> 
             continue;
         };
         let right = "write IP and port, such as \"0.0.0.0:8080\"";
-        if let Some(item) = fields.required("bind", right)
+        let bind = fields.required("bind", right);
+        let proxy_protocol = proxy_protocol(&mut fields, trusted_proxies);
+        if let Some(item) = bind
             && let Some(bind) = item.parse(right, |text| address::bind(text, "0.0.0.0:8080"))
         {
             complain_of_overlap(&item, bind, &listeners);
-            listeners.push((item, Listener { bind }));
+            listeners.push((item, Listener { bind, proxy_protocol }));
         }
-        fields.finish(&["proxy_protocol", "h2c", "tls"]);
+        fields.finish(&["h2c", "tls"]);
     }
     listeners
+}
+
+fn proxy_protocol(listener: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> ProxyProtocol {
+    const WORDS: &[(&str, ProxyProtocol)] =
+        &[("off", ProxyProtocol::Off), ("on", ProxyProtocol::On), ("optional", ProxyProtocol::Optional)];
+    let Some(item) = listener.optional("proxy_protocol") else { return ProxyProtocol::Off };
+    if item.is_off() {
+        return ProxyProtocol::Off;
+    }
+    let chosen = if item.is_on() { Some(ProxyProtocol::On) } else { item.one_of("mode", WORDS) };
+    if chosen.is_some() && trusted_proxies.0.is_empty() {
+        item.complain("no hop could say who its clients are, because trusted_proxies is empty; name the hop there");
+    }
+    chosen.unwrap_or_default()
 }
 
 fn complain_of_overlap(item: &Item<'_>, bind: SocketAddr, earlier: &[(Item<'_>, Listener)]) {

@@ -22,9 +22,9 @@ use super::{AccessLog, ClientIp, Config, Limits, LogFormat, LogPath, Shutdown, T
 pub(super) fn config(root: &Item<'_>) -> Option<Config> {
     let right = "write a mapping with at least listeners, routes and upstreams";
     let mut fields = root.fields(right)?;
-    let listeners = listeners::listeners(&mut fields);
     let trusted_proxies =
         fields.optional("trusted_proxies").map_or_else(TrustedProxies::private, |item| address::trusted_proxies(&item));
+    let listeners = listeners::listeners(&mut fields, &trusted_proxies);
     let client_ip = client_ip(&mut fields, &trusted_proxies);
     let right = "write a mapping of at least one, such as { chat: { servers: [\"10.0.0.1:3000\"] } }";
     let upstreams = fields.required("upstreams", right).and_then(|item| item.entries(right));

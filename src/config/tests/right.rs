@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{config, examples};
 use crate::config::{
     AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Find, Hash, HostPattern, Ipv6Prefix,
-    Keyless, Learn, Limits, LoadError, LogFormat, LogPath, Password, Pick, Redis, Route, Server, Session, SessionStore,
-    Shutdown, Sse, State, Timeouts, TrustedProxies, WebSocket, load,
+    Keyless, Learn, Limits, LoadError, LogFormat, LogPath, Password, Pick, ProxyProtocol, Redis, Route, Server,
+    Session, SessionStore, Shutdown, Sse, State, Timeouts, TrustedProxies, WebSocket, load,
 };
 
 const SMALLEST: &str = "\
@@ -32,6 +32,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     let config = config(SMALLEST);
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
+    assert_eq!(config.listeners[0].proxy_protocol, ProxyProtocol::Off);
     assert_eq!(config.trusted_proxies, TrustedProxies::private());
     assert_eq!(config.client_ip, ClientIp::default());
     assert_eq!(config.routes, [Route { host: HostPattern::Any, path: "/".to_owned(), upstream: 0 }]);
@@ -64,6 +65,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
 fn the_defaults_in_the_commented_file_are_the_defaults() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/steadfast.yaml");
     let config = load(path.as_ref()).unwrap();
+    assert_eq!(config.listeners[0].proxy_protocol, ProxyProtocol::default());
     assert_eq!(config.trusted_proxies, TrustedProxies::private());
     assert_eq!(config.client_ip, ClientIp::default());
     assert_eq!(config.upstreams[0].balance, Balance::default());
@@ -79,9 +81,24 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
 }
 
 #[test]
+fn a_mode_may_be_written_as_a_boolean() {
+    #[track_caller]
+    fn check(written: &str, expected: ProxyProtocol) {
+        let config = config(&SMALLEST.replace("8080\" }", &format!("8080\", proxy_protocol: {written} }}")));
+        assert_eq!(config.listeners[0].proxy_protocol, expected, "proxy_protocol: {written}");
+    }
+
+    check("off", ProxyProtocol::Off);
+    check("false", ProxyProtocol::Off);
+    check("on", ProxyProtocol::On);
+    check("true", ProxyProtocol::On);
+    check("optional", ProxyProtocol::Optional);
+}
+
+#[test]
 fn every_example_is_right() {
     let examples = examples();
-    assert!(examples.len() >= 6, "{examples:?}");
+    assert!(examples.len() >= 8, "{examples:?}");
     for path in examples {
         if let Err(error) = load(&path) {
             panic!("{error}");

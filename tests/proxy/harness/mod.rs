@@ -1,12 +1,13 @@
 //! What the tests stand on: the proxy as a real process, servers and clients whose every byte is
-//! seen, previous hops, and real programs of the field (nginx, Redis, Node,
-//! Python).
+//! seen, previous hops, and real programs of the field (nginx, HAProxy, Redis,
+//! Node, Python).
 //!
 //! Nothing here has a fixed port, leaves a process behind or waits without a bound.
 
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod crowd;
+pub(crate) mod haproxy;
 pub(crate) mod hop;
 pub(crate) mod metrics;
 pub(crate) mod nginx;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub(crate) use client::{keyed, websocket_request};
 pub(crate) use cluster::Cluster;
 pub(crate) use crowd::Crowd;
+pub(crate) use haproxy::Haproxy;
 pub(crate) use hop::Hop;
 pub(crate) use nginx::{Nginx, Telling};
 pub(crate) use node::Node;

@@ -16,6 +16,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_steadfast");
 
 /// What will be in the configuration file.
 pub(crate) struct Setup {
+    listener: String,
     threads: usize,
     access_log: String,
     lines: Vec<String>,
@@ -77,6 +78,12 @@ impl Setup {
         self.line(&format!("affinity_secret_file: {}", file.0.path().display()))
     }
 
+    /// What its listener has beside its address, as keys of a YAML map.
+    pub(crate) fn listening(mut self, keys: &str) -> Self {
+        self.listener = format!(", {keys}");
+        self
+    }
+
     /// Worker threads, instead of two.
     pub(crate) fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
@@ -122,7 +129,7 @@ impl Setup {
 
     fn yaml(&self) -> String {
         let mut lines = vec![
-            r#"listeners: [{ bind: "127.0.0.1:0" }]"#.to_owned(),
+            format!("listeners: [{{ bind: \"127.0.0.1:0\"{} }}]", self.listener),
             r#"admin: { bind: "127.0.0.1:0" }"#.to_owned(),
             format!("access_log: {}", self.access_log),
             format!("threads: {}", self.threads),
@@ -163,6 +170,7 @@ impl Proxy {
     /// Begins a setup. JSON access log to the test, two threads, an admin address.
     pub(crate) fn start() -> Setup {
         Setup {
+            listener: String::new(),
             threads: 2,
             access_log: "{ path: stdout, format: json }".to_owned(),
             lines: Vec::new(),

@@ -58,12 +58,11 @@ fn a_listener_needs_an_address() {
         r#"[{ bind: !ip "10.0.0.1:80" }]"#,
         r#"[0].bind: the tag "!ip" means nothing here; write IP and port, such as "0.0.0.0:8080""#,
     );
-    check(r#"[{ bnd: "0.0.0.0:8080" }]"#, r#"[0].bnd: unknown key; did you mean "bind"? (known here: bind)"#);
-    check(r#"[{ bind: "0.0.0.0:8080", tls: {} }]"#, "[0].tls: not supported in this version; remove it");
     check(
-        r#"[{ bind: "0.0.0.0:8080", proxy_protocol: off }]"#,
-        "[0].proxy_protocol: not supported in this version; remove it",
+        r#"[{ bnd: "0.0.0.0:8080" }]"#,
+        r#"[0].bnd: unknown key; did you mean "bind"? (known here: bind, proxy_protocol)"#,
     );
+    check(r#"[{ bind: "0.0.0.0:8080", tls: {} }]"#, "[0].tls: not supported in this version; remove it");
     check(
         r#"[{ bind: "0.0.0.0:80" }, { bind: "0.0.0.0:80" }]"#,
         r#"[1].bind: "0.0.0.0:80" is already listeners[0].bind; remove one"#,
@@ -75,6 +74,29 @@ fn a_listener_needs_an_address() {
     check(
         r#"[{ bind: "[::]:9900" }]"#,
         r#"[0].bind: "[::]:9900" takes the default of admin.bind, "127.0.0.1:9900"; choose another port, or set admin.bind"#,
+    );
+}
+
+#[test]
+fn a_listener_takes_proxy_headers_or_not() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let listeners = format!("[{{ bind: \"0.0.0.0:8080\", proxy_protocol: {value} }}]");
+        let complaint = complaint(&with("listeners", &listeners));
+        assert_eq!(complaint, format!("1: listeners[0].proxy_protocol: {expected}"), "proxy_protocol: {value}");
+    }
+
+    check("v2", r#""v2" is no mode; write one of off, on, optional"#);
+    check("optionally", r#""optionally" is no mode; did you mean optional?"#);
+    check("null", "there is no value; write one of off, on, optional");
+    check("1", "1 is a number; write one of off, on, optional");
+    check("{ version: 2 }", "this is a mapping; write one of off, on, optional");
+
+    let nobody = with("listeners", "[{ bind: \"0.0.0.0:8080\", proxy_protocol: optional }]") + "trusted_proxies: []\n";
+    assert_eq!(
+        complaint(&nobody),
+        "1: listeners[0].proxy_protocol: no hop could say who its clients are, because trusted_proxies is empty; \
+         name the hop there"
     );
 }
 

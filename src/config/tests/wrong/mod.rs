@@ -74,7 +74,7 @@ upstreams: {}
 ";
     let expected = [
         "3: listeners[0].bind: \"8080\" is only a port; write it as \"0.0.0.0:8080\"",
-        "5: listeners[1].tsl: unknown key; known here: bind",
+        "5: listeners[1].tsl: unknown key; known here: bind, proxy_protocol",
         "9: upstreams.chat.servers[0]: \"10.0.0.1\" has no port; write it as \"10.0.0.1:3000\"",
         "11: upstreams.chat.servers[1].weight: 0 is out of range; write a number from 1 to 256",
         "13: upstreams.chat.timeouts.connect: \"2\" has no unit; write it with one, such as 2s \
@@ -86,8 +86,8 @@ upstreams: {}
         "22: routes[0].path: \"chat\" does not begin with /; write a prefix such as \
          \"/socket.io/\"",
         "25: routes[2]: never reached, because routes[1] has the same host and path; remove one",
-        "26: shutdwon: unknown key; did you mean \"shutdown\"? (known here: listeners, \
-         trusted_proxies, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, access_log, \
+        "26: shutdwon: unknown key; did you mean \"shutdown\"? (known here: trusted_proxies, \
+         listeners, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, access_log, \
          shutdown, threads)",
         "28: upstreams: duplicate key, also on line 6; keep one of them",
     ];
@@ -173,7 +173,7 @@ fn keys_of_the_file_are_known() {
     check("1: 2", "1: unknown key; known here: KEYS");
 }
 
-const KEYS: &str = "listeners, trusted_proxies, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, \
+const KEYS: &str = "trusted_proxies, listeners, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, \
                     access_log, shutdown, threads";
 
 #[test]

@@ -1,0 +1,217 @@
+//! What stands between an accepted connection and its first request: the PROXY header, by which a
+//! hop below HTTP says whose connection it passes on.
+//!
+//! The rule: only trusted hops are listened to. Whom they name takes their place as the previous
+//! hop in all that follows, and is trusted or not like any other: so trust goes on from hop to hop
+//! as it does through `X-Forwarded-For`, and ends at the first that is a stranger.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+use tokio::time::timeout;
+
+use crate::config::{self, ProxyProtocol};
+use crate::connection::{self, Open};
+use crate::exchange::Front;
+use crate::observe::metrics::Metrics;
+use crate::proxy_protocol::{self, Broken, Start};
+use crate::socket::{Socket, Wire};
+
+/// A listener, as connections come in.
+#[derive(Debug)]
+pub struct Listener {
+    bind: SocketAddr,
+    proxy_protocol: ProxyProtocol,
+    refused: [IntCounter; Refusal::ALL.len()],
+    said: Mutex<[Said; Refusal::ALL.len()]>,
+}
+
+/// Why a connection is closed for want of a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It comes from a hop that is not trusted.
+    Untrusted,
+    /// It begins with something else.
+    Missing,
+    /// Its header makes no sense.
+    Malformed,
+    /// Its header is longer than any that is needed.
+    TooLong,
+    /// Its header did not come to its end.
+    Incomplete,
+    /// Nothing came.
+    Silent,
+}
+
+impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::Untrusted, Self::Missing, Self::Malformed, Self::TooLong, Self::Incomplete, Self::Silent];
+
+    /// The word for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted",
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::TooLong => "too_long",
+            Self::Incomplete => "incomplete",
+            Self::Silent => "silent",
+        }
+    }
+
+    /// What is wrong and what would be right. Silence is neither: hops that wait for their client's
+    /// first byte connect so for browsers that connect ahead.
+    fn advice(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Untrusted => "is not among trusted_proxies; add it there if it is yours",
+            Self::Missing => {
+                "sends no PROXY header, but something else; switch that on there (send-proxy-v2, proxy_protocol on), \
+                 or set proxy_protocol: off here"
+            }
+            Self::Malformed => "sends a PROXY header that makes no sense",
+            Self::TooLong => "sends a PROXY header that is too long; have it add less behind the addresses",
+            Self::Incomplete => "sends a PROXY header that breaks off",
+            Self::Silent => return None,
+        })
+    }
+}
+
+impl From<Broken> for Refusal {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Malformed => Self::Malformed,
+            Broken::TooLong => Self::TooLong,
+        }
+    }
+}
+
+/// What the log has said of a reason.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    at: Option<Instant>,
+    /// How often it was not said since.
+    left_out: u64,
+}
+
+impl Said {
+    /// Least time between two lines of one reason.
+    const EVERY: Duration = Duration::from_secs(60);
+
+    /// Whether to say it again at `now`, and how often it was left out before.
+    fn again(&mut self, now: Instant) -> Option<u64> {
+        if self.at.is_some_and(|at| now < at + Self::EVERY) {
+            self.left_out += 1;
+            return None;
+        }
+        self.at = Some(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+impl Listener {
+    /// A listener as `config` has it.
+    pub fn new(config: &config::Listener, metrics: &Metrics) -> Self {
+        Self {
+            bind: config.bind,
+            proxy_protocol: config.proxy_protocol,
+            refused: Refusal::ALL.map(|refusal| metrics.proxy_protocol_refused(refusal)),
+            said: Mutex::default(),
+        }
+    }
+
+    /// Whether connections may begin with a header.
+    pub fn reads_headers(&self) -> bool {
+        self.proxy_protocol != ProxyProtocol::Off
+    }
+
+    /// Reads the header, if there is or must be one, and serves what follows.
+    pub async fn arrive(self: Arc<Self>, front: Arc<Front>, socket: Socket, peer: IpAddr, open: Open) {
+        let mut stopping = front.stopping.clone();
+        let previous_hop = tokio::select! {
+            biased;
+            previous_hop = self.previous_hop(&front, &socket, peer) => previous_hop,
+            () = connection::stopped(&mut stopping) => None,
+        };
+        if let Some(previous_hop) = previous_hop {
+            // A task of its own, so that what a header needs is freed with this one.
+            tokio::spawn(connection::serve(front, socket, previous_hop, open));
+        }
+    }
+
+    /// Who counts as connected to us: `peer`, or whom it names. `None` when the connection is to be
+    /// closed.
+    async fn previous_hop(&self, front: &Front, socket: &Socket, peer: IpAddr) -> Option<IpAddr> {
+        let is_must = self.proxy_protocol == ProxyProtocol::On;
+        if !front.trusted.contains(peer) {
+            return if is_must { self.refuse(Refusal::Untrusted, peer) } else { Some(peer) };
+        }
+        let wire = socket.wire();
+        // All of it within one limit, however it drips.
+        let start = timeout(front.request_head, start(wire)).await;
+        let has_begun = !wire.peek(<[u8]>::is_empty);
+        match start {
+            Ok(Ok(Start::Header { length, ends })) => {
+                wire.introduced(length, ends);
+                Some(ends.map_or(peer, |ends| ends.source.ip()))
+            }
+            Ok(Ok(Start::Other)) if is_must => self.refuse(Refusal::Missing, peer),
+            Ok(Ok(Start::Other)) => Some(peer),
+            Ok(Err(broken)) => self.refuse(broken.into(), peer),
+            Ok(Ok(Start::Partial)) | Err(_) if has_begun => self.refuse(Refusal::Incomplete, peer),
+            Err(_) if is_must => self.refuse(Refusal::Silent, peer),
+            // Connected and closed again, as health checks of TCP do; or it may yet have asked.
+            Ok(Ok(Start::Partial)) | Err(_) => None,
+        }
+    }
+
+    /// Counts it, and says it if it was not said just now. Always `None`: nobody is connected.
+    fn refuse(&self, refusal: Refusal, peer: IpAddr) -> Option<IpAddr> {
+        self.refused[refusal as usize].inc();
+        let advice = refusal.advice()?;
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left_out) = said[refusal as usize].again(Instant::now()) {
+            let (bind, peer) = (self.bind, peer.to_canonical());
+            let more = if left_out == 0 { String::new() } else { format!(" ({left_out} more since the last line)") };
+            tracing::warn!("listener {bind}: closed a connection: {peer} {advice}{more}");
+        }
+        None
+    }
+}
+
+/// Reads until it shows what the connection begins with; `Partial` when it ends before.
+async fn start(wire: &Wire) -> Result<Start, Broken> {
+    loop {
+        let start = wire.peek(proxy_protocol::read)?;
+        let more = start == Start::Partial && wire.read_more().await.unwrap_or(false);
+        if !more {
+            return Ok(start);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_said_once_a_minute() {
+        let began = Instant::now();
+        let mut said = Said::default();
+        assert_eq!(said.again(began), Some(0));
+        assert_eq!(said.again(began), None);
+        assert_eq!(said.again(began + Said::EVERY / 2), None);
+        assert_eq!(said.again(began + Said::EVERY), Some(2));
+        assert_eq!(said.again(began + Said::EVERY), None);
+        assert_eq!(said.again(began + Said::EVERY * 3), Some(1));
+    }
+
+    #[test]
+    fn reasons_stand_where_they_are_counted() {
+        for (at, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, at, "{refusal:?}");
+        }
+    }
+}
