@@ -33,6 +33,7 @@ use http::HeaderName;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::affinity::tag::Secret;
+use crate::proxy_protocol::Version;
 
 pub use self::file::{LoadError, load, parse};
 pub use self::mistakes::Mistakes;
@@ -150,6 +151,8 @@ pub struct Upstream {
     pub sse: Sse,
     /// What is done for WebSockets.
     pub websocket: WebSocket,
+    /// How connections to its servers begin: with a PROXY header of this version, or `None`.
+    pub send_proxy_protocol: Option<Version>,
 }
 
 /// One server of an upstream.

@@ -37,6 +37,7 @@ use crate::affinity::tag::Secret;
 use crate::config::{ClientIp, Limits, Route, TrustedProxies};
 use crate::error::ProxyError;
 use crate::observe::{Asked, Observer, Record};
+use crate::proxy_protocol::{self, Ends};
 use crate::relay::{EndReason, Handover};
 use crate::route;
 use crate::session_store::SessionStore;
@@ -245,9 +246,10 @@ async fn serve(
 ) -> Result<Served, Failure> {
     let place = Placement::of(front, upstream, down.req_header(), previous_hop).await;
     record.named_by(place.source);
+    let client = passed_on(front, down, upstream, previous_hop)?;
     let mut may_use_pool = true;
     loop {
-        let Reached { socket, server, is_pooled } = reach(upstream, &place, may_use_pool).await?;
+        let Reached { socket, server, is_pooled } = reach(upstream, &place, client, may_use_pool).await?;
         record.connected(server);
         socket.wire().expect_head(RESPONSE_HEAD_MAX);
         let mut up = Box::new(ClientSession::new(Box::new(socket)));
@@ -310,6 +312,24 @@ async fn answered(
     Ok(Answer { up, server, asked, is_sent, begun, is_tagged, place })
 }
 
+/// The connection that a request came on, as the servers of `upstream` are told of it, if they are.
+/// They hear of the same client as the log. If a proxy has named it, nobody knows its port: 0.
+fn passed_on(
+    front: &Front,
+    down: &ServerSession,
+    upstream: &Upstream,
+    previous_hop: IpAddr,
+) -> Result<Option<(Ends, proxy_protocol::Version)>, Failure> {
+    let Some(version) = upstream.send_proxy_protocol else { return Ok(None) };
+    let ends = wire(down).and_then(|wire| wire.passed_on().or_else(|| wire.ends().ok()));
+    let mut ends = ends.ok_or(Failure::End(EndReason::ClientClosed))?;
+    let client = forwarded::client(&front.client_ip, &down.req_header().headers, previous_hop, &front.trusted);
+    if client != ends.source.ip().to_canonical() {
+        ends.source = (client, 0).into();
+    }
+    Ok(Some((ends, version)))
+}
+
 struct Reached {
     socket: Socket,
     server: usize,
@@ -318,13 +338,18 @@ struct Reached {
 
 /// A connection to the first candidate that can be reached. Nothing of the request is gone yet, so
 /// each of them may be tried.
-async fn reach(upstream: &Upstream, place: &Placement, may_use_pool: bool) -> Result<Reached, Failure> {
+async fn reach(
+    upstream: &Upstream,
+    place: &Placement,
+    client: Option<(Ends, proxy_protocol::Version)>,
+    may_use_pool: bool,
+) -> Result<Reached, Failure> {
     for server in upstream.candidates(place.holder, place.key.as_deref()) {
         let this = &upstream.servers[server];
-        if may_use_pool && let Some(socket) = Pool::take(this.id, Instant::now()) {
+        if may_use_pool && let Some(socket) = Pool::take(this.id, client.map(|(ends, _)| ends), Instant::now()) {
             return Ok(Reached { socket, server, is_pooled: true });
         }
-        match connect::connect(this, upstream.timeouts.connect).await {
+        match connect::connect(this, upstream.timeouts.connect, client).await {
             Ok(socket) => {
                 this.connected(&upstream.name);
                 return Ok(Reached { socket, server, is_pooled: false });

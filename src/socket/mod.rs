@@ -50,8 +50,8 @@ struct Waiting {
     unsent: Vec<u8>,
     /// Open but while a head is read.
     gate: HeadGate,
-    /// The connection that this one passes on, as a PROXY header names it. Few have it, so it is
-    /// boxed.
+    /// The connection that this one passes on, as a PROXY header names it: of a client the one that
+    /// came with it, of a server the one that was sent. Few have it, so it is boxed.
     passed_on: Option<Box<Ends>>,
 }
 
@@ -141,6 +141,13 @@ impl Wire {
         let mut waiting = self.waiting();
         waiting.unread = waiting.unread.split_off(length);
         waiting.passed_on = ends.map(Box::new);
+    }
+
+    /// Sends `header`, which says `ends`, before anything else.
+    pub fn introduce(&self, header: &[u8], ends: Ends) {
+        let mut waiting = self.waiting();
+        waiting.unsent.extend_from_slice(header);
+        waiting.passed_on = Some(Box::new(ends));
     }
 
     /// The connection that a PROXY header has named, if one has.

@@ -7,17 +7,23 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Server;
+use crate::proxy_protocol::{Ends, Version};
 use crate::socket::Socket;
 
-/// A new connection to `server`.
+/// A new connection to `server`, before whose first byte it will be told of `client`, if given: the
+/// connection that a request came on.
 ///
 /// # Errors
 /// What the kernel says, or `TimedOut` after `within`.
-pub async fn connect(server: &Server, within: Duration) -> io::Result<Socket> {
+pub async fn connect(server: &Server, within: Duration, client: Option<(Ends, Version)>) -> io::Result<Socket> {
     let connecting = async {
         let tcp = TcpStream::connect(server.address).await?;
         tcp.set_nodelay(true)?;
-        Ok(Socket::new(tcp))
+        let socket = Socket::new(tcp);
+        if let Some((ends, version)) = client {
+            socket.wire().introduce(&ends.header(version), ends);
+        }
+        Ok(socket)
     };
     match timeout(within, connecting).await {
         Ok(connected) => connected,

@@ -18,6 +18,7 @@ use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
 use crate::config::{self, AffinitySource, Sse, State, StickyCookie, Timeouts, WebSocket};
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
+use crate::proxy_protocol::Version;
 use crate::relay::Kind;
 
 /// A group of servers that serve the same thing.
@@ -35,6 +36,8 @@ pub struct Upstream {
     pub sse: Sse,
     /// What is done for WebSockets.
     pub websocket: WebSocket,
+    /// How its servers are told whose connection is passed on; `None`: not at all.
+    pub send_proxy_protocol: Option<Version>,
     /// What its requests count with.
     pub metrics: UpstreamMetrics,
     /// Who notices when its affinity has collapsed.
@@ -97,6 +100,7 @@ impl Upstream {
             timeouts: config.timeouts,
             sse: config.sse.clone(),
             websocket: config.websocket,
+            send_proxy_protocol: config.send_proxy_protocol,
             metrics: metrics.upstream(&config.name),
             keyless: AtomicUsize::new(0),
         }

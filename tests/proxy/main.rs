@@ -30,7 +30,7 @@ mod end_reasons;
 mod slow_readers;
 // Random traffic of every kind, every byte of it compared.
 mod traffic;
-// PROXY headers from hops: whole, cut, glued, broken, from whom they may not come.
+// PROXY headers from hops and to servers: whole, cut, glued, broken, from whom they may not come.
 mod proxy_protocol;
 // Thousands of WebSocket handshakes at once, four times.
 mod storm;

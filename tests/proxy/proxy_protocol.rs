@@ -1,4 +1,4 @@
-//! The PROXY protocol: hops below HTTP that say who their clients are.
+//! The PROXY protocol: hops below HTTP that say who their clients are, and servers that are told.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +9,10 @@ use crate::harness::client::SWITCHING;
 use crate::harness::proxy::Setup;
 use crate::harness::upstream::ok;
 use crate::harness::websocket::{frame, masked_frame};
-use crate::harness::{Haproxy, Proxy, ServerEntry, Upstream, Weighted, Wire, millis, show, soon, websocket_request};
+use crate::harness::{
+    Haproxy, Message, Nginx, Proxy, ServerEntry, Upstream, Weighted, Wire, millis, seconds, show, soon,
+    websocket_request,
+};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -358,4 +361,152 @@ async fn clients_behind_a_hop_below_http_spread_and_stay() {
         used.extend(owners);
     }
     assert_eq!(used.len(), 3, "{used:?}");
+}
+
+/// The header of version 1 on a connection to a server, and the request behind it.
+async fn introduced(upstream: &mut Wire) -> (String, Message) {
+    let header = String::from_utf8(upstream.until(b"\r\n").await).expect("a header is text");
+    (header, upstream.request().await)
+}
+
+#[tokio::test]
+async fn servers_are_told_of_the_connection_that_is_passed_on() {
+    let server = Upstream::start().await;
+    let proxy = listening("optional", LOCAL).upstream("chat", &[&server]).send_proxy_protocol("v1").run().await;
+    let here = proxy.address().port();
+    let forwarded = |by: &str| format!("GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {by}\r\n\r\n").into_bytes();
+    for (request, expected) in [
+        // Named by a hop, with both ends.
+        ([v1("203.0.113.7"), GET.into()].concat(), "TCP4 203.0.113.7 192.0.2.99 4711 443".to_owned()),
+        ([v1("2001:db8::7"), GET.into()].concat(), "TCP6 2001:db8::7 ::1 4711 443".to_owned()),
+        // Named by a proxy, which says no port.
+        (forwarded("192.0.2.1"), format!("TCP4 192.0.2.1 127.0.0.1 0 {here}")),
+        (forwarded("2001:db8::1"), format!("TCP6 2001:db8::1 ::ffff:127.0.0.1 0 {here}")),
+    ] {
+        let mut client = proxy.send(&request).await;
+        let mut upstream = server.accept().await;
+        let (header, _) = introduced(&mut upstream).await;
+        assert_eq!(header, format!("PROXY {expected}\r\n"));
+        upstream.send(ok("fine")).await;
+        assert_eq!(client.response().await.text(), "fine");
+    }
+    // Nobody has named it.
+    let _client = proxy.send(GET).await;
+    let (header, _) = introduced(&mut server.accept().await).await;
+    assert!(header.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "), "{header}");
+    assert!(header.ends_with(&format!(" {here}\r\n")), "{header}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_of_one_client_never_serves_another() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).send_proxy_protocol("v1").threads(1).run().await;
+    let mut first = proxy.send(GET).await;
+    let mut to_first = server.accept().await;
+    introduced(&mut to_first).await;
+    to_first.send(ok("1")).await;
+    assert_eq!(first.response().await.text(), "1");
+    // Another connection of the same address is another client: its port is.
+    let mut other = proxy.send(GET).await;
+    let mut to_other = server.accept().await;
+    introduced(&mut to_other).await;
+    to_other.send(ok("2")).await;
+    assert_eq!(other.response().await.text(), "2");
+    // The first comes back, to its own, which gets no second header.
+    first.send(GET).await;
+    assert_eq!(to_first.request().await.head.start, "GET /x HTTP/1.1");
+    to_first.send(ok("3")).await;
+    assert_eq!(first.response().await.text(), "3");
+    // Two clients in one connection, as proxies send them.
+    let as_client = |by: &str| format!("GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {by}\r\n\r\n");
+    for by in ["192.0.2.1", "192.0.2.2"] {
+        first.send(as_client(by)).await;
+        let mut upstream = server.accept().await;
+        let (header, _) = introduced(&mut upstream).await;
+        assert!(header.starts_with(&format!("PROXY TCP4 {by} 127.0.0.1 0 ")), "{header}");
+        upstream.send(ok("4")).await;
+        assert_eq!(first.response().await.text(), "4");
+    }
+    assert_eq!(server.accepted(), 4);
+}
+
+#[tokio::test]
+async fn what_is_kept_for_a_client_is_not_kept_long() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).send_proxy_protocol("v2").run().await;
+    let mut client = proxy.send(GET).await;
+    let mut upstream = server.accept().await;
+    assert_eq!(upstream.exactly(12).await, SIGNATURE);
+    assert_eq!(upstream.exactly(4).await, [0x21, 0x11, 0, 12]);
+    upstream.exactly(12).await;
+    upstream.request().await;
+    upstream.send(ok("1")).await;
+    assert_eq!(client.response().await.text(), "1");
+    upstream.stays_silent(seconds(2)).await;
+    upstream.ends().await;
+}
+
+#[tokio::test]
+async fn a_websocket_to_a_server_begins_with_a_header() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).send_proxy_protocol("v1").run().await;
+    let mut client = proxy.send(websocket_request("/ws", "")).await;
+    let mut upstream = server.accept().await;
+    let (header, _) = introduced(&mut upstream).await;
+    assert!(header.starts_with("PROXY TCP4 127.0.0.1 "), "{header}");
+    upstream.send(SWITCHING).await;
+    assert_eq!(client.head().await.status(), 101);
+    client.send(masked_frame("up")).await;
+    assert_eq!(upstream.exactly(masked_frame("up").len()).await, masked_frame("up"));
+}
+
+#[tokio::test]
+async fn a_long_poll_to_a_server_begins_with_one_header() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).send_proxy_protocol("v1").run().await;
+    let mut client = proxy.send(GET).await;
+    let mut upstream = server.accept().await;
+    introduced(&mut upstream).await;
+    // Long enough for it to be parked, and made again.
+    upstream.stays_silent(millis(1_500)).await;
+    upstream.send(ok("late")).await;
+    assert_eq!(client.response().await.text(), "late");
+    client.send(GET).await;
+    assert_eq!(upstream.request().await.head.start, "GET /x HTTP/1.1");
+}
+
+#[tokio::test]
+async fn a_real_nginx_is_told_of_clients() {
+    let nginx = Nginx::telling_clients().await;
+    for version in ["v1", "v2"] {
+        let proxy = listening("on", "[127.0.0.1]").upstream("chat", &[&nginx]).send_proxy_protocol(version).run().await;
+        let get = "GET /told HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (header, expected) in [
+            (v1("203.0.113.7"), "203.0.113.7 4711 192.0.2.99"),
+            (v1("2001:db8::7"), "2001:db8::7 4711 ::1"),
+            (v2_of([203, 0, 113, 9]), "203.0.113.9 4711 192.0.2.99"),
+        ] {
+            let mut client = proxy.send([&header, get.as_bytes()].concat()).await;
+            for _ in 0..2 {
+                assert_eq!(client.response().await.text(), expected, "{version}");
+                client.send(get).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_known_through_two_proxies() {
+    let server = telling().await;
+    for version in ["v1", "v2"] {
+        let inner = listening("on", "[127.0.0.1]").upstream("chat", &[&server]).run().await;
+        let outer = listening("on", "[127.0.0.1]")
+            .upstream("chat", &[&inner.address()])
+            .send_proxy_protocol(version)
+            .run()
+            .await;
+        assert_eq!(told(&outer, &v1("203.0.113.7")).await, "203.0.113.7");
+        let line = inner.logged_path("/x").await;
+        assert_eq!((&line["client"], &line["proxied_by"]), (&"203.0.113.7".into(), &"127.0.0.1".into()));
+    }
 }

@@ -12,6 +12,7 @@ use crate::config::{
     AcceptEncoding, AffinitySource, Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream,
     WebSocket,
 };
+use crate::proxy_protocol::Version;
 
 pub(super) fn upstreams(
     entries: &[(&str, Item<'_>)],
@@ -60,6 +61,7 @@ fn upstream(
         timeouts: Timeouts::default(),
         sse: Sse::default(),
         websocket: WebSocket::default(),
+        send_proxy_protocol: None,
     };
     if let Some(mut fields) = item.fields("write a mapping such as { servers: [\"10.0.0.1:3000\"] }") {
         upstream.servers = servers(&mut fields, listeners);
@@ -68,6 +70,7 @@ fn upstream(
         upstream.timeouts = timeouts(&mut fields);
         upstream.sse = sse(&mut fields);
         upstream.websocket = websocket(&mut fields);
+        upstream.send_proxy_protocol = send_proxy_protocol(&mut fields);
         fields.finish(PLANNED);
     }
     upstream
@@ -280,6 +283,12 @@ fn websocket(upstream: &mut Fields<'_>) -> WebSocket {
     }
     fields.finish(&[]);
     websocket
+}
+
+fn send_proxy_protocol(upstream: &mut Fields<'_>) -> Option<Version> {
+    const WORDS: &[(&str, Option<Version>)] = &[("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
+    let item = upstream.optional("send_proxy_protocol")?;
+    if item.is_off() { None } else { item.one_of("version", WORDS)? }
 }
 
 /// More often is no keepalive but a load.

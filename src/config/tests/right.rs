@@ -11,6 +11,7 @@ use crate::config::{
     Keyless, Learn, Limits, LoadError, LogFormat, LogPath, Password, Pick, ProxyProtocol, Redis, Route, Server,
     Session, SessionStore, Shutdown, Sse, State, Timeouts, TrustedProxies, WebSocket, load,
 };
+use crate::proxy_protocol::Version;
 
 const SMALLEST: &str = "\
 listeners: [{ bind: \"0.0.0.0:8080\" }]
@@ -54,6 +55,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(chat.sse, Sse::default());
     assert_eq!(config.session_store, SessionStore::default());
     assert_eq!(chat.websocket, WebSocket::default());
+    assert_eq!(chat.send_proxy_protocol, None);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.admin, Some(Admin::default()));
     assert_eq!(config.access_log, AccessLog::default());
@@ -66,6 +68,7 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/steadfast.yaml");
     let config = load(path.as_ref()).unwrap();
     assert_eq!(config.listeners[0].proxy_protocol, ProxyProtocol::default());
+    assert_eq!(config.upstreams[0].send_proxy_protocol, None);
     assert_eq!(config.trusted_proxies, TrustedProxies::private());
     assert_eq!(config.client_ip, ClientIp::default());
     assert_eq!(config.upstreams[0].balance, Balance::default());
@@ -78,6 +81,20 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
     assert_eq!(config.access_log, AccessLog::default());
     assert_eq!(config.shutdown, Shutdown::default());
     assert_eq!(config.threads, std::thread::available_parallelism().unwrap());
+}
+
+#[test]
+fn servers_are_told_of_clients_in_a_version() {
+    #[track_caller]
+    fn check(written: &str, expected: Option<Version>) {
+        let config = config(&SMALLEST.replace(":3000\"] }", &format!(":3000\"], send_proxy_protocol: {written} }}")));
+        assert_eq!(config.upstreams[0].send_proxy_protocol, expected, "send_proxy_protocol: {written}");
+    }
+
+    check("off", None);
+    check("false", None);
+    check("v1", Some(Version::V1));
+    check("v2", Some(Version::V2));
 }
 
 #[test]
@@ -474,7 +491,7 @@ fn the_examples_in_the_reference_are_right() {
         match key {
             "listeners" => config(&format!("{block}{}", &SMALLEST[listeners.len()..])),
             "routes" => config(&format!("{listeners}{upstreams}{block}")),
-            "servers" | "affinity" | "balance" | "timeouts" | "sse" | "websocket" => {
+            "servers" | "affinity" | "balance" | "timeouts" | "sse" | "websocket" | "send_proxy_protocol" => {
                 let servers = match key {
                     "servers" => "",
                     _ => "    servers: [\"10.0.0.1:3000\"]\n",

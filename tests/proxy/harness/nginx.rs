@@ -54,6 +54,14 @@ impl Nginx {
         Self::start(&Site { groups, group: "$age", telling, ..Site::over("") }).await
     }
 
+    /// A server that is told of its clients by the PROXY protocol, and answers what it was told.
+    pub(crate) async fn telling_clients() -> Self {
+        let server = "location = /told {
+            return 200 '$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr';
+        }";
+        Self::start(&Site { listen: "proxy_protocol", server, ..Site::over("server 127.0.0.1:1;") }).await
+    }
+
     /// Balances by the address of the previous hop.
     pub(crate) async fn ip_hash(servers: &[&dyn ServerEntry]) -> Self {
         Self::start(&Site::over(&format!("ip_hash; {}", list(servers)))).await
@@ -98,6 +106,12 @@ impl Nginx {
     }
 }
 
+impl ServerEntry for Nginx {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 fn list(servers: &[&dyn ServerEntry]) -> String {
     let entry = |server: &&dyn ServerEntry| format!("server {} weight={};", server.address(), server.weight());
     servers.iter().map(entry).collect::<Vec<_>>().join(" ")
@@ -117,6 +131,8 @@ struct Site<'a> {
     groups: String,
     /// The group that gets a request.
     group: &'a str,
+    /// Parameters of `listen`.
+    listen: &'a str,
     /// Directives at the level of `server`.
     server: &'a str,
     telling: Telling,
@@ -127,11 +143,11 @@ impl Site<'_> {
     /// One group of servers, which gets everything.
     fn over(group: &str) -> Self {
         let groups = format!("upstream servers {{ {group} }}");
-        Self { groups, group: "servers", server: "", telling: Telling::Address, silence: "60s" }
+        Self { groups, group: "servers", listen: "", server: "", telling: Telling::Address, silence: "60s" }
     }
 
     fn configuration(&self, address: SocketAddr) -> String {
-        let Self { groups, group, server, silence, .. } = self;
+        let Self { groups, group, listen, server, silence, .. } = self;
         let (forwarded_for, more) = match self.telling {
             Telling::Address => ("$proxy_add_x_forwarded_for", ""),
             Telling::OneAddress => ("192.0.2.1", ""),
@@ -154,7 +170,7 @@ impl Site<'_> {
                 map $request_id $another_address {{ '~^(?<a>....)(?<b>....)' 2001:db8:$a:$b::1; }}
                 {groups}
                 server {{
-                    listen {address};
+                    listen {address} {listen};
                     {server}
                     location / {{
                         proxy_pass http://{group};

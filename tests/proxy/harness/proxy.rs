@@ -84,6 +84,11 @@ impl Setup {
         self
     }
 
+    /// The PROXY header that servers of the last upstream get.
+    pub(crate) fn send_proxy_protocol(self, version: &str) -> Self {
+        self.of_upstream("send_proxy_protocol", version)
+    }
+
     /// Worker threads, instead of two.
     pub(crate) fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;

@@ -36,7 +36,7 @@ fn an_upstream_has_servers_and_a_route() {
     );
     check(
         r#"{ chat: { servers: ["10.0.0.1:3000"], server: 1 } }"#,
-        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket)"#,
+        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket, send_proxy_protocol)"#,
     );
     check(
         r#"{ 7: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,
@@ -54,6 +54,21 @@ fn an_upstream_has_servers_and_a_route() {
         r#"{ chat: { servers: ["10.0.0.1:3000"], <<: { sse: {} } } }"#,
         r#".chat."<<": merge keys are not supported; write the keys out"#,
     );
+}
+
+#[test]
+fn servers_take_proxy_headers_of_a_version() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with_chat("send_proxy_protocol", value));
+        assert_eq!(complaint, format!("2: upstreams.chat.send_proxy_protocol: {expected}"), "{value}");
+    }
+
+    check("on", r#""on" is no version; write one of off, v1, v2"#);
+    check("true", "true is a boolean; write one of off, v1, v2");
+    check("2", "2 is a number; write one of off, v1, v2");
+    check("V2", r#""V2" is no version; did you mean v2?"#);
+    check("null", "there is no value; write one of off, v1, v2");
 }
 
 #[test]
