@@ -227,7 +227,11 @@ impl Patient {
         };
         let cure = match reason {
             Missing::Client => "take the clients' own network out of trusted_proxies".to_owned(),
-            _ => format!("have {hop} send X-Forwarded-For with their addresses"),
+            Missing::Field => format!(
+                "have {hop} send X-Forwarded-For with their addresses, or PROXY headers if it is below HTTP (see \
+                 proxy_protocol)"
+            ),
+            Missing::Hidden | Missing::Garbled => format!("have {hop} send X-Forwarded-For with their addresses"),
         };
         format!(
             "{share} came from {hop} {without}, {crowd}, so it seems to hide its clients, and {}; {cure}, or leave only \

@@ -160,8 +160,8 @@ fn a_trusted_hop_that_names_no_client_is_told_by_what_it_says() {
         Missing::Field,
         "98 % of the last 1000 requests without a session came from 10.1.1.1 without X-Forwarded-For, with at least \
          12 different User-Agents, so it seems to hide its clients, and one server gets all of its clients; have \
-         10.1.1.1 send X-Forwarded-For with their addresses, or leave only engine_io or sticky_cookie in \
-         upstreams.chat.affinity",
+         10.1.1.1 send X-Forwarded-For with their addresses, or PROXY headers if it is below HTTP (see \
+         proxy_protocol), or leave only engine_io or sticky_cookie in upstreams.chat.affinity",
     );
     no_address(
         vec![forwarded_for(), client_ip()],
