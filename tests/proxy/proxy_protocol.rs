@@ -160,6 +160,28 @@ async fn a_header_holds_for_all_requests_of_its_connection() {
 }
 
 #[tokio::test]
+async fn a_header_holds_for_requests_behind_a_stream_and_behind_a_wait() {
+    let server = Upstream::start().await;
+    let proxy = listening("on", LOCAL).upstream("chat", &[&server]).run().await;
+    let mut client = proxy.send([v1("203.0.113.7"), GET.as_bytes().to_vec()].concat()).await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    let stream = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    upstream.send(format!("{stream}9\r\ndata: 1\n\n\r\n0\r\n\r\n")).await;
+    assert!(client.response().await.text().ends_with("data: 1\n\n"));
+    drop(upstream);
+
+    client.send(GET.replace("/x", "/behind")).await;
+    let mut upstream = server.accept().await;
+    assert_eq!(upstream.request().await.head.field("x-forwarded-for").as_deref(), Some("203.0.113.7"));
+    tokio::time::sleep(millis(1300)).await;
+    upstream.send(ok("late")).await;
+    assert_eq!(client.response().await.text(), "late");
+    let line = proxy.logged_path("/behind").await;
+    assert_eq!((&line["previous_hop"], &line["proxied_by"]), (&"203.0.113.7".into(), &"127.0.0.1".into()));
+}
+
+#[tokio::test]
 async fn what_stays_begins_with_a_header_too() {
     let server = Upstream::start().await;
     let proxy = listening("on", LOCAL).upstream("chat", &[&server]).run().await;
