@@ -372,12 +372,17 @@ async fn finish(
     if *front.stopping.borrow() {
         down.set_keepalive(None);
     }
+    let asked_upgrade = answer.asked.is_some();
     let mut plan = handoff::plan(&down, &answer, &upstream);
     if let Ok(handoff::Plan::Respond(head) | handoff::Plan::Relay(head, _)) = &mut plan {
         let request = (&down.req_header().headers, previous_hop);
         if answer.place.keep(front, &upstream, answer.server, request, head).is_err() {
             tracing::error!("upstream {}: the sticky cookie cannot be written", upstream.name);
         }
+    }
+    if asked_upgrade {
+        // What follows an upgrade may be of the protocol that was refused, and is no request.
+        down.set_keepalive(None);
     }
     let passed = match plan {
         Ok(handoff::Plan::Respond(head)) => bodies::respond(&mut down, answer, head, &upstream, &mut record).await,
@@ -388,8 +393,10 @@ async fn finish(
         Err(error) => return refuse(front, down, &error, record).await,
     };
     match passed {
-        Ok(Passed::Whole) => keep(down, upstream.timeouts.keepalive, upstream.timeouts.send, record).await,
-        Ok(Passed::Early) => part(down, upstream.timeouts.send, record).await,
+        Ok(Passed::Whole) if !asked_upgrade => {
+            keep(down, upstream.timeouts.keepalive, upstream.timeouts.send, record).await
+        }
+        Ok(Passed::Whole | Passed::Early) => part(down, upstream.timeouts.send, record).await,
         Err(reason) => {
             record.end(reason);
             Next::Close

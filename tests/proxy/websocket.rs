@@ -94,6 +94,36 @@ async fn a_handshake_that_is_refused_leaves_plain_http() {
     assert_eq!(other.response().await.text(), "yes");
 }
 
+/// What the client said too early is of a protocol that was refused: no request, and nobody's.
+#[tokio::test]
+async fn frames_before_a_refusal_are_no_second_request() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).threads(1).run().await;
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    for early in [masked_frame(smuggled), smuggled.into(), masked_frame("early")] {
+        let mut client = proxy.send([websocket_request("/ws", "").as_bytes(), &early].concat()).await;
+        let mut upstream = server.accept().await;
+        upstream.request().await;
+        client.send(&early).await;
+        upstream.send("HTTP/1.1 403 Forbidden\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nno").await;
+        client.send(&early).await;
+        let answer = client.response().await;
+        assert_eq!((answer.status(), answer.text()), (403, "no".to_owned()));
+        assert_eq!(answer.head.field("connection").as_deref(), Some("close"));
+        client.ends().await;
+
+        // The server's connection may serve others, and has seen nothing of it.
+        let mut other = proxy.send("GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        let request = upstream.request().await;
+        assert!(request.head.start.starts_with("GET /next "), "{:?}", request.head);
+        upstream.send(ok("yes")).await;
+        assert_eq!(other.response().await.text(), "yes");
+        upstream.stays_silent(millis(100)).await;
+        drop(upstream);
+    }
+    assert!(!proxy.log().iter().any(|line| line.contains("smuggled")), "{:?}", proxy.log());
+}
+
 #[tokio::test]
 async fn another_protocol_is_a_tunnel() {
     let server = Upstream::start().await;
