@@ -13,7 +13,7 @@ use pingora::{BError, ErrorType};
 use socket2::SockRef;
 use tokio::time::timeout;
 
-use super::{Front, Next};
+use super::Next;
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
@@ -60,10 +60,8 @@ pub(super) async fn part(mut down: ServerSession, send: Duration, mut record: Re
 }
 
 /// Answers with an error of our own.
-pub(super) async fn refuse(front: &Front, mut down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
-    front.observer.metrics.count_error(error.label());
-    record.answered(error.status());
-    record.end(EndReason::Refused);
+pub(super) async fn refuse(mut down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
+    record.refused(error);
     down.set_keepalive(None);
     let text = Bytes::from(format!("{error}\n"));
     let told = async {

@@ -115,7 +115,7 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
     };
     let upstream = match checked {
         Ok(upstream) => upstream,
-        Err(error) => return refuse(front, down, &error, record).await,
+        Err(error) => return refuse(down, &error, record).await,
     };
     record.routed(&upstream);
     match serve(front, &mut down, &upstream, previous_hop, &mut record).await {
@@ -124,7 +124,7 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
             let waiting = Waiting { upstream, server, place, record, deadline };
             Parked::new(down, *up, waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
         }
-        Err(failure) => fail(front, down, failure, record).await,
+        Err(failure) => fail(down, failure, record).await,
     }
 }
 
@@ -150,7 +150,7 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
     };
     match answered.await {
         Ok(answer) => finish(front, down, answer, upstream, previous_hop, record).await,
-        Err(failure) => fail(front, down, failure, record).await,
+        Err(failure) => fail(down, failure, record).await,
     }
 }
 
@@ -164,9 +164,9 @@ fn client_session(front: &Front, socket: Socket) -> ServerSession {
 }
 
 /// Ends an exchange that has failed.
-async fn fail(front: &Front, down: ServerSession, failure: Failure, mut record: Record) -> Next {
+async fn fail(down: ServerSession, failure: Failure, mut record: Record) -> Next {
     match failure {
-        Failure::Refuse(error) => return refuse(front, down, &error, record).await,
+        Failure::Refuse(error) => return refuse(down, &error, record).await,
         Failure::Stale => record.end(EndReason::ServerError),
         Failure::End(reason) => record.end(reason),
     }
@@ -390,7 +390,7 @@ async fn finish(
             let client = forwarded::client(&front.client_ip, &down.req_header().headers, previous_hop, &front.trusted);
             return handoff::hand_over(down, answer, head, kind, client, upstream, record).await;
         }
-        Err(error) => return refuse(front, down, &error, record).await,
+        Err(error) => return refuse(down, &error, record).await,
     };
     match passed {
         Ok(Passed::Whole) if !asked_upgrade => {
@@ -421,6 +421,7 @@ fn record(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpA
             protocol: head.version,
             upgrade: text(UPGRADE).map(Into::into),
             sec_websocket_key: text(SEC_WEBSOCKET_KEY).map(Into::into),
+            error: None,
             browser: log
                 .wants_browser()
                 .then(|| Box::new((text(USER_AGENT).unwrap_or_default(), text(REFERER).unwrap_or_default()))),
@@ -440,6 +441,7 @@ fn unreadable(front: &Front, began: Instant, down: &ServerSession, previous_hop:
         protocol: Version::HTTP_11,
         upgrade: None,
         sec_websocket_key: None,
+        error: None,
         browser: None,
     })
 }

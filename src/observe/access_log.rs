@@ -69,6 +69,8 @@ pub struct Line<'a> {
     pub close_code: Option<u16>,
     /// Why it ended.
     pub end_reason: &'a str,
+    /// What the proxy refused it for, or failed of.
+    pub error: Option<&'a str>,
 }
 
 impl Line<'_> {
@@ -107,6 +109,7 @@ impl Line<'_> {
             "duration_ms": self.duration_ms,
             "close_code": self.close_code,
             "end_reason": self.end_reason,
+            "error": self.error,
         })
         .to_string();
         line.push('\n');
@@ -121,7 +124,7 @@ impl Line<'_> {
         format!(
             "{} - - [{}] \"{} {} {}\" {} {} \"{}\" \"{}\" host={} previous_hop={} proxied_by={} upgrade={} sec_websocket_key={} \
              kind={} upstream={} server={} affinity={} bytes_in={} time_to_head={} duration={} close_code={} \
-             end_reason={}\n",
+             end_reason={} error={}\n",
             self.client,
             self.format_time(COMMON_LOG),
             escaped(self.method),
@@ -145,6 +148,7 @@ impl Line<'_> {
             seconds(self.duration_ms),
             self.close_code.map_or_else(|| "-".into(), |code| code.to_string()),
             self.end_reason,
+            self.error.unwrap_or("-"),
         )
     }
 
@@ -277,6 +281,7 @@ mod tests {
             duration_ms: 61_005,
             close_code: Some(1000),
             end_reason: "client_closed",
+            error: None,
         }
     }
 
@@ -300,7 +305,8 @@ mod tests {
             "192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] \"GET /socket.io/ HTTP/1.1\" 101 20 \"-\" \
              \"a \\x22browser\\x22\" host=chat.example.com previous_hop=10.0.0.1 proxied_by=10.0.0.9 upgrade=websocket \
              sec_websocket_key=x3JJHMbDL1EzLkh9GBhXDw== kind=websocket upstream=chat server=a affinity=forwarded_for \
-             bytes_in=10 time_to_head=0.003 duration=61.005 close_code=1000 end_reason=client_closed\n"
+             bytes_in=10 time_to_head=0.003 duration=61.005 close_code=1000 end_reason=client_closed \
+             error=-\n"
         );
     }
 

@@ -12,6 +12,7 @@ use http::{Method, Version};
 
 use super::access_log::{AccessLog, Line};
 use super::metrics::{Metrics, UpstreamMetrics};
+use crate::error::ProxyError;
 use crate::relay::{EndReason, Kind};
 use crate::upstream::Upstream;
 
@@ -55,6 +56,8 @@ pub struct Asked {
     pub upgrade: Option<Box<str>>,
     /// `Sec-WebSocket-Key`.
     pub sec_websocket_key: Option<Box<str>>,
+    /// What it is refused for. It stands here because relays have none, and should weigh little.
+    pub error: Option<&'static str>,
     /// `User-Agent` and `Referer`, when the log shows them.
     pub browser: Option<Box<(String, String)>>,
 }
@@ -150,6 +153,16 @@ impl Record {
         self.reason = reason;
     }
 
+    /// It ends with an error of our own.
+    pub fn refused(&mut self, error: &ProxyError) {
+        self.observer.metrics.count_error(error.label());
+        self.answered(error.status());
+        self.end(EndReason::Refused);
+        if let Some(asked) = &mut self.asked {
+            asked.error = Some(error.label());
+        }
+    }
+
     /// What it has turned out to be.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -205,6 +218,7 @@ impl Record {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             close_code: self.close_code,
             end_reason: self.reason.label(),
+            error: asked.error,
         });
     }
 }
