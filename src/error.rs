@@ -1,9 +1,17 @@
 //! Why a request was refused, or could not be served.
 
+use std::net::IpAddr;
+
+use http::HeaderName;
+use http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
+
+use crate::handshake::Damage;
+
 /// Every way the proxy itself fails a request before a response has begun.
 ///
 /// A failure gets a variant when someone acts on it: the client by its status, the operator by
-/// its label. Its text goes to the client, so it names no address.
+/// its label. Its text goes to the client, so it names no address but that of the hop which is to
+/// blame, and which speaks to us.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
     /// The head of the request is not HTTP.
@@ -30,6 +38,14 @@ pub enum ProxyError {
     /// A method that makes no sense here: CONNECT.
     #[error("the method is not allowed")]
     MethodNotAllowed,
+    /// What is left of a WebSocket handshake.
+    #[error("{}", damage.text(*previous_hop))]
+    DamagedHandshake {
+        /// What is wrong with it.
+        damage: Damage,
+        /// Who sent it to us.
+        previous_hop: IpAddr,
+    },
     /// No rule matches the request.
     #[error("no route for host {host:?} and this path")]
     NoRoute {
@@ -72,9 +88,19 @@ impl ProxyError {
             Self::NoRoute { .. } => 404,
             Self::MethodNotAllowed => 405,
             Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::DamagedHandshake { damage, .. } => damage.status(),
             Self::HeadTooLong { .. } | Self::TooManyFields { .. } => 431,
             Self::NoServer { .. } | Self::NoResponse { .. } => 502,
             Self::ResponseTimeout { .. } => 504,
+        }
+    }
+
+    /// What else the head of the answer says. The connection is closed behind it.
+    pub fn fields(&self) -> &'static [(HeaderName, &'static str)] {
+        match self {
+            Self::DamagedHandshake { damage: Damage::Version, .. } => &VERSION_REQUIRED,
+            Self::DamagedHandshake { .. } if self.status() == 426 => &UPGRADE_REQUIRED,
+            _ => &[(CONNECTION, "close")],
         }
     }
 
@@ -87,6 +113,7 @@ impl ProxyError {
             Self::HeadTooLong { .. } => "head_too_long",
             Self::TooManyFields { .. } => "too_many_fields",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::DamagedHandshake { .. } => "damaged_handshake",
             Self::NoRoute { .. } => "no_route",
             Self::BodyTimeout => "body_timeout",
             Self::BodyMalformed => "body_malformed",
@@ -96,3 +123,9 @@ impl ProxyError {
         }
     }
 }
+
+/// Who sends `Upgrade` names it in `Connection` (RFC 9110, section 7.8).
+const UPGRADE_REQUIRED: [(HeaderName, &str); 2] = [(CONNECTION, "Upgrade, close"), (UPGRADE, "websocket")];
+
+const VERSION_REQUIRED: [(HeaderName, &str); 3] =
+    [(CONNECTION, "Upgrade, close"), (UPGRADE, "websocket"), (SEC_WEBSOCKET_VERSION, "13")];

@@ -11,10 +11,11 @@
 //!
 //! ```text
 //! server ─ listener ─ connection ─ exchange ─┬─ route      which rule owns this host and path?
-//! (threads, (PROXY    (requests,  (the only  ├─ affinity   which client is this, across connections?
-//!  accept)   headers)  keep-alive) place     ├─ session_store   which server issued this session?
-//!                                  with the  ├─ balance    which server serves that client?
-//!                                  order)    ├─ upstream   how is that server reached, what does it see?
+//! (threads, (PROXY    (requests,  (the only  ├─ handshake  has a hop damaged what was a WebSocket's?
+//!  accept)   headers)  keep-alive) place     ├─ affinity   which client is this, across connections?
+//!                                  with the  ├─ session_store   which server issued this session?
+//!                                  order)    ├─ balance    which server serves that client?
+//!                                            ├─ upstream   how is that server reached, what does it see?
 //!                                            ├─ relay      what does the connection become, when does it end?
 //!                                            └─ observe    one log line, a few counters
 //! ```
@@ -31,11 +32,11 @@
 //!
 //! # What may call what
 //!
-//! The *core* (`route`, `affinity`, `balance`, `proxy_protocol`, and the parts of `relay` marked
-//! pure) decides. It opens no socket, spawns no task and reads no clock: time and randomness come
-//! in as arguments, so its tests are plain function calls. The *shell* (`server`, `listener`,
-//! `connection`, `exchange`, `session_store`, `upstream`, `socket`, `relay::run`, `admin`, `cli`)
-//! does all that, and decides next to nothing.
+//! The *core* (`route`, `handshake`, `affinity`, `balance`, `proxy_protocol`, and the parts of
+//! `relay` marked pure) decides. It opens no socket, spawns no task and reads no clock: time and
+//! randomness come in as arguments, so its tests are plain function calls. The *shell* (`server`,
+//! `listener`, `connection`, `exchange`, `session_store`, `upstream`, `socket`, `relay::run`,
+//! `admin`, `cli`) does all that, and decides next to nothing.
 //!
 //! - Only `exchange` knows the order of phases; the modules it calls do not know each other.
 //! - Past [`config::load`] no configuration mistake can be found: there are only types.
@@ -53,6 +54,7 @@ pub mod connection;
 pub mod demo;
 pub mod error;
 pub mod exchange;
+pub mod handshake;
 pub mod listener;
 pub mod observe;
 pub mod proxy_protocol;

@@ -5,12 +5,13 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora::{BError, ErrorType};
 use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::Next;
@@ -51,7 +52,11 @@ pub(super) async fn part(mut down: ServerSession, send: Duration, mut record: Re
     match timeout(send, down.finish_body()).await {
         Ok(Ok(())) => {
             record.end(EndReason::Complete);
-            linger(down).await;
+            if let ServerSession::H1(down) = down
+                && let Some(socket) = Socket::from_stream(down.into_inner())
+            {
+                linger(socket).await;
+            }
         }
         Ok(Err(error)) => record.end(of_client(&error)),
         Err(_) => record.end(EndReason::ClientStalled),
@@ -60,23 +65,43 @@ pub(super) async fn part(mut down: ServerSession, send: Duration, mut record: Re
 }
 
 /// Answers with an error of our own.
-pub(super) async fn refuse(mut down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
+///
+/// Past the session, which would put a `Connection` of its own in the place of ours.
+pub(super) async fn refuse(down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
     record.refused(error);
-    down.set_keepalive(None);
-    let text = Bytes::from(format!("{error}\n"));
+    let ServerSession::H1(down) = down else { return Next::Close };
+    // The head may be one that could not be read, and this is the question that allows for it.
+    let is_head = down.request_summary().starts_with("HEAD ");
+    let Some(mut socket) = Socket::from_stream(down.into_inner()) else { return Next::Close };
+    let Ok(answer) = answer(error, is_head) else { return Next::Close };
     let told = async {
-        let mut head = ResponseHeader::build(error.status(), Some(4))?;
-        head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
-        head.insert_header(CACHE_CONTROL, "no-store")?;
-        head.insert_header(CONTENT_LENGTH, text.len())?;
-        down.write_response_header(Box::new(head)).await?;
-        down.write_response_body(text, true).await?; // Nothing, if HEAD was asked.
-        Ok::<_, BError>(())
+        socket.write_all(&answer).await?;
+        socket.flush().await
     };
     if let Ok(Ok(())) = timeout(TELL_WITHIN, told).await {
-        linger(down).await;
+        linger(socket).await;
     }
     Next::Close
+}
+
+/// What the client is told of `error`, and no body if it asked for the head alone.
+fn answer(error: &ProxyError, is_head: bool) -> pingora::Result<Vec<u8>> {
+    let text = format!("{error}\n");
+    let mut head = ResponseHeader::build(error.status(), Some(6))?;
+    head.insert_header(DATE, get_cached_date())?;
+    head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(CACHE_CONTROL, "no-store")?;
+    head.insert_header(CONTENT_LENGTH, text.len())?;
+    for (name, value) in error.fields() {
+        head.insert_header(name, *value)?;
+    }
+    let mut answer = format!("HTTP/1.1 {} {}\r\n", head.status.as_str(), head.get_reason_phrase().unwrap_or_default());
+    let mut fields = Vec::new();
+    head.header_to_h1_wire(&mut fields);
+    answer.push_str(&String::from_utf8_lossy(&fields));
+    answer.push_str("\r\n");
+    answer.push_str(if is_head { "" } else { &text });
+    Ok(answer.into_bytes())
 }
 
 /// How long the client has to take an error of ours.
@@ -90,9 +115,8 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would take
 /// the answer from a client that is still sending.
-async fn linger(down: ServerSession) {
-    let ServerSession::H1(down) = down else { return };
-    let Some(Parts { tcp, .. }) = Socket::from_stream(down.into_inner()).and_then(Socket::into_parts) else { return };
+async fn linger(socket: Socket) {
+    let Some(Parts { tcp, .. }) = socket.into_parts() else { return };
     if SockRef::from(&tcp).shutdown(Shutdown::Write).is_err() {
         return; // The client is gone.
     }

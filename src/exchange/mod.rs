@@ -1,10 +1,10 @@
 //! One request and its answer, phase by phase: the only place that knows the whole order.
 //!
 //! ```text
-//! read the head ─ check ─ route ─ affinity ─ reach a server ─ send ─ await the answer
-//!                                                 ▲                        │
-//!                                                 └─ a pooled connection   ├─ 101, events: hand over
-//!                                                    turned out closed     └─ pass the body on, keep alive
+//! read the head ─ check ─ route ─ handshake ─ affinity ─ reach a server ─ send ─ await the answer
+//!                                                             ▲                        │
+//!                                                             └─ a pooled connection   ├─ 101, events: hand over
+//!                                                                turned out closed     └─ pass the body on, keep alive
 //! ```
 //!
 //! Pingora reads and writes the heads and the framing; what is decided between them is asked of
@@ -36,6 +36,7 @@ use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
 use crate::config::{ClientIp, Limits, Route, TrustedProxies};
 use crate::error::ProxyError;
+use crate::handshake::{self, Handshake};
 use crate::observe::{Asked, Observer, Record};
 use crate::proxy_protocol::{self, Ends};
 use crate::relay::{EndReason, Handover};
@@ -118,6 +119,9 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
         Err(error) => return refuse(down, &error, record).await,
     };
     record.routed(&upstream);
+    if let Err(error) = check_handshake(front, down.req_header(), previous_hop) {
+        return refuse(down, &error, record).await;
+    }
     match serve(front, &mut down, &upstream, previous_hop, &mut record).await {
         Ok(Served::Answer(answer)) => finish(front, down, answer, upstream, previous_hop, record).await,
         Ok(Served::Silent(Silent { up, server, place, deadline })) => {
@@ -187,6 +191,13 @@ async fn read_head(front: &Front, down: &mut ServerSession) -> Result<bool, Prox
         },
         Err(_) => Err(ProxyError::HeadTimeout),
     }
+}
+
+/// Whether the request is no WebSocket handshake, or a whole one; tells those who keep count.
+fn check_handshake(front: &Front, head: &RequestHeader, previous_hop: IpAddr) -> Result<(), ProxyError> {
+    let Handshake::Damaged(damage) = handshake::judge(head) else { return Ok(()) };
+    front.observer.metrics.count_damaged_handshake(damage, previous_hop.to_canonical());
+    Err(ProxyError::DamagedHandshake { damage, previous_hop })
 }
 
 /// Whether the request may be served, and by which upstream.

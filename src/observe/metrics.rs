@@ -1,9 +1,10 @@
 //! Every metric: name, help, labels and buckets, in one place.
 //!
 //! Labels are bounded: what is in them comes from the configuration file or from closed lists,
-//! never from a request. What the path of each request touches is looked up once, at the start.
+//! never from a request; of previous hops the first few have one. What the path of each request touches is looked up once, at the start.
 
-use std::sync::OnceLock;
+use std::net::IpAddr;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -12,6 +13,7 @@ use prometheus::{
 };
 
 use crate::affinity::doctor::Finding;
+use crate::handshake::Damage;
 use crate::listener::Refusal;
 use crate::relay::websocket::Counts;
 use crate::relay::{EndReason, Kind, Untouched};
@@ -35,6 +37,9 @@ pub struct Metrics {
     connect_failures: IntCounterVec,
     errors: IntCounterVec,
     proxy_protocol_refused: IntCounterVec,
+    damaged_handshakes: IntCounterVec,
+    /// The hops that have a label: the first ones.
+    hops: Mutex<Vec<IpAddr>>,
     sessions: IntGauge,
     sessions_evicted: IntCounter,
     session_store_errors: IntCounterVec,
@@ -58,6 +63,9 @@ const CLOSE_CODES: [&str; 20] = [
     "1000", "1001", "1002", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012", "1013",
     "1014", "1015", "3xxx", "4xxx", "none", "other",
 ];
+
+/// How many previous hops have a label of their own.
+const HOPS_MAX: usize = 16;
 
 /// Which of [`CLOSE_CODES`] `code` is.
 fn close_code(code: Option<u16>) -> usize {
@@ -163,6 +171,12 @@ impl Metrics {
                 "Connections closed for want of a PROXY header that can be believed, by reason.",
                 &["reason"],
             ),
+            damaged_handshakes: counters(
+                "steadfast_damaged_handshakes_total",
+                "WebSocket handshakes that came damaged, by what is wrong and previous hop (the first 16, then other).",
+                &["kind", "hop"],
+            ),
+            hops: Mutex::default(),
             sessions: register(
                 &registry,
                 IntGauge::new("steadfast_sessions", "Sessions that this process remembers.").expect("a valid metric"),
@@ -212,6 +226,19 @@ impl Metrics {
     /// One more request that the proxy itself refused or failed; `error` is a fixed word.
     pub fn count_error(&self, error: &'static str) {
         self.errors.with_label_values(&[error]).inc();
+    }
+
+    /// One more WebSocket handshake that `hop` has sent damaged.
+    pub fn count_damaged_handshake(&self, damage: Damage, hop: IpAddr) {
+        let is_known = {
+            let mut hops = self.hops.lock().unwrap_or_else(PoisonError::into_inner);
+            if !hops.contains(&hop) && hops.len() < HOPS_MAX {
+                hops.push(hop);
+            }
+            hops.contains(&hop)
+        };
+        let hop = if is_known { hop.to_string() } else { "other".to_owned() };
+        self.damaged_handshakes.with_label_values(&[damage.label(), &hop]).inc();
     }
 
     /// What the session store counts with.
@@ -399,6 +426,10 @@ mod tests {
             assert_eq!(CLOSE_CODES[close_code(code)], label, "{code:?}");
         }
         chat.untouched(Untouched::Encoding);
+        for hop in 1..=20 {
+            metrics.count_damaged_handshake(Damage::Http10, [10, 0, 0, hop].into());
+            metrics.count_damaged_handshake(Damage::NoUpgrade, [10, 0, 0, 1].into());
+        }
         chat.closed(Some(1012));
         chat.carried(Counts { up: 2, down: 3, is_opaque: true });
         let (text, content_type) = metrics.scrape();
@@ -413,6 +444,9 @@ mod tests {
             r#"steadfast_duration_seconds_bucket{kind="websocket",upstream="chat",le="10"} 1"#,
             r#"steadfast_open_connections{kind="sse",server="a",upstream="chat"} 1"#,
             r#"steadfast_errors_total{error="no_route"} 1"#,
+            r#"steadfast_damaged_handshakes_total{hop="10.0.0.16",kind="http_1_0"} 1"#,
+            r#"steadfast_damaged_handshakes_total{hop="other",kind="http_1_0"} 4"#,
+            r#"steadfast_damaged_handshakes_total{hop="10.0.0.1",kind="no_upgrade"} 20"#,
             r#"steadfast_websocket_closes_total{code="1012",upstream="chat"} 1"#,
             r#"steadfast_websocket_messages_total{direction="up",upstream="chat"} 2"#,
             r#"steadfast_websocket_messages_total{direction="down",upstream="chat"} 3"#,

@@ -186,7 +186,6 @@ async fn only_handshakes_are_asked_for_without_compression() {
         ("EIO=4&transport=polling&sid=abc", compressed.clone()),
         ("EIO=3&transport=polling", None),
         ("EIO=3&transport=polling&sid=abc", compressed.clone()),
-        ("EIO=4&transport=websocket", compressed.clone()),
         ("transport=polling", compressed.clone()),
         ("", compressed),
     ] {
@@ -217,7 +216,6 @@ async fn a_server_sees_the_id_that_it_issued() {
             "EIO=4&sid=@&transport=polling&t=kx2v1p9z",
             "b64=1&EIO=4&t=a%20b+c&t=&&x&transport=polling&sid=@&y=~%7E%c3%A4&t",
             "transport=polling&insid=x&EIO=4&s%69d=@&sidecar=1",
-            "EIO=4&transport=websocket&sid=@",
         ] {
             let seen = format!("a {}", query.replace('@', ID));
             client.send(get(&query.replace('@', sid))).await;

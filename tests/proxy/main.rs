@@ -18,6 +18,8 @@ mod failures;
 mod hostile;
 // Upgraded connections: nothing lost at the switch, half-closed, slow, idle, cut.
 mod websocket;
+// WebSocket handshakes that a hop has damaged, and what is no such.
+mod damaged;
 // Pings of the proxy's between other people's frames, and what is counted there.
 mod websocket_pings;
 // WebSockets that the proxy ends itself, with a code.
