@@ -119,7 +119,7 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
         Err(error) => return refuse(down, &error, record).await,
     };
     record.routed(&upstream);
-    if let Err(error) = check_handshake(front, down.req_header(), previous_hop) {
+    if let Err(error) = check_handshake(front, &upstream, down.req_header(), previous_hop) {
         return refuse(down, &error, record).await;
     }
     match serve(front, &mut down, &upstream, previous_hop, &mut record).await {
@@ -194,8 +194,19 @@ async fn read_head(front: &Front, down: &mut ServerSession) -> Result<bool, Prox
 }
 
 /// Whether the request is no WebSocket handshake, or a whole one; tells those who keep count.
-fn check_handshake(front: &Front, head: &RequestHeader, previous_hop: IpAddr) -> Result<(), ProxyError> {
-    let Handshake::Damaged(damage) = handshake::judge(head) else { return Ok(()) };
+fn check_handshake(
+    front: &Front,
+    upstream: &Upstream,
+    head: &RequestHeader,
+    previous_hop: IpAddr,
+) -> Result<(), ProxyError> {
+    let damage = match handshake::judge(head) {
+        Handshake::None => return Ok(()),
+        Handshake::Whole => None,
+        Handshake::Damaged(damage) => Some(damage),
+    };
+    upstream.shaken(damage, previous_hop);
+    let Some(damage) = damage else { return Ok(()) };
     front.observer.metrics.count_damaged_handshake(damage, previous_hop.to_canonical());
     Err(ProxyError::DamagedHandshake { damage, previous_hop })
 }

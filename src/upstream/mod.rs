@@ -6,7 +6,7 @@ mod pool;
 
 use std::io;
 use std::iter;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -17,6 +17,7 @@ use crate::affinity::learned::ServerName;
 use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
 use crate::config::{self, AffinitySource, Sse, State, StickyCookie, Timeouts, WebSocket};
+use crate::handshake::Damage;
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
 use crate::proxy_protocol::Version;
 use crate::relay::Kind;
@@ -148,6 +149,11 @@ impl Upstream {
     /// A server answered a request of Engine.IO with `status`: tells the doctor.
     pub fn answered_engine_io(&self, status: u16) {
         self.spread(self.doctor.answered(status));
+    }
+
+    /// A WebSocket handshake came from `hop`, whole or damaged: tells the doctor.
+    pub fn shaken(&self, damage: Option<Damage>, hop: IpAddr) {
+        self.spread(self.doctor.shaken(damage, hop));
     }
 
     fn census(&self) -> doctor::Servers {

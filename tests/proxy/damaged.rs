@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::harness::client::SWITCHING;
-use crate::harness::{Proxy, Upstream};
+use crate::harness::{Nginx, Proxy, Upstream, websocket_request};
 
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
@@ -110,4 +110,27 @@ async fn ordinary_requests_are_never_taken_for_handshakes() {
         assert_eq!((answer.status(), answer.text()), (200, "a".to_owned()), "{request:?}");
     }
     assert_eq!(proxy.metrics().await.sum(COUNTED, &[]), 0.0);
+}
+
+/// Report P1, with the hop that most people have.
+#[tokio::test]
+async fn a_hop_that_was_not_told_of_websockets_is_named_by_the_doctor() {
+    let server = Upstream::named("a").await;
+    for (version, state) in [("1.0", "in HTTP/1.0, which has no upgrades"), ("1.1", "without Upgrade")] {
+        let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+        let hop = Nginx::without_websockets(proxy.address(), version).await;
+        for _ in 0..20 {
+            let mut client = hop.connect().await;
+            client.send(websocket_request("/ws", "")).await;
+            let answer = client.response().await;
+            assert_eq!(answer.status(), 426, "{}", answer.text());
+            assert!(answer.text().contains(state), "{}", answer.text());
+        }
+        let labels = [("finding", "damaged_handshakes"), ("upstream", "chat")];
+        proxy.settles("steadfast_affinity_findings", &labels, 1.0).await;
+        let sentence =
+            format!("previous hop 127.0.0.1 passes WebSocket handshakes {state}, so 100 % of the last 20 were");
+        proxy.heard(&sentence).await;
+    }
+    assert_eq!(server.accepted(), 0);
 }

@@ -8,8 +8,11 @@
 //! requests is a finding only when there are *signs of a crowd* behind it: several `User-Agent`s,
 //! or many open connections, most of them at one server.
 
+use std::net::IpAddr;
+
 use crate::affinity;
 use crate::config::AffinitySource;
+use crate::handshake::Damage;
 
 use super::super::forwarded::Missing;
 
@@ -28,17 +31,20 @@ pub enum Finding {
     UnknownServers,
     /// Tags were made with another secret.
     ForeignTags,
+    /// A hop takes away what makes a WebSocket handshake one.
+    DamagedHandshakes,
 }
 
 impl Finding {
     /// Every finding.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::OneKey,
         Self::NoAddress,
         Self::UntrustedHop,
         Self::SessionUnknown,
         Self::UnknownServers,
         Self::ForeignTags,
+        Self::DamagedHandshakes,
     ];
 
     /// The word for logs and metrics.
@@ -50,6 +56,7 @@ impl Finding {
             Self::SessionUnknown => "session_unknown",
             Self::UnknownServers => "unknown_servers",
             Self::ForeignTags => "foreign_tags",
+            Self::DamagedHandshakes => "damaged_handshakes",
         }
     }
 }
@@ -115,11 +122,25 @@ pub struct Tagged {
     pub foreign: u32,
 }
 
+/// A window of WebSocket handshakes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shaken {
+    /// All of them.
+    pub handshakes: u32,
+    /// Those that a hop has damaged.
+    pub damaged: u32,
+    /// One of these, and that hop.
+    pub first: Option<(Damage, IpAddr)>,
+}
+
 /// Percent of a window that make a key, or a way to forward, that of most requests.
 const MOST: u32 = 60;
 
 /// Percent of a window from which on what goes wrong is no accident.
 const MANY: u32 = 5;
+
+/// So few handshakes may be somebody's who tries what happens.
+const FEW: u32 = 2;
 
 /// As many kinds of clients as nobody has on one desk.
 const USER_AGENTS: u32 = 6;
@@ -205,6 +226,20 @@ impl Patient {
             (Finding::ForeignTags, sentence)
         });
         unknown.into_iter().chain(foreign).collect()
+    }
+
+    /// Findings by WebSocket handshakes.
+    pub fn judge_handshakes(&self, shaken: Shaken) -> Option<(Finding, String)> {
+        let Shaken { handshakes, damaged, first } = shaken;
+        let (damage, hop) = first.filter(|_| damaged > FEW && is_many(damaged, handshakes))?;
+        let sentence = format!(
+            "previous hop {} passes WebSocket handshakes {}, so {} % of the last {handshakes} were refused; {}",
+            hop.to_canonical(),
+            damage.state(),
+            percent(damaged, handshakes),
+            damage.cure()
+        );
+        Some((Finding::DamagedHandshakes, sentence))
     }
 
     fn untrusted_hop(&self, placed: &Placed) -> String {

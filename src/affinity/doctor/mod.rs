@@ -8,6 +8,7 @@
 //! asked ──┬─ no session ──▶ window of placed requests ──▶ one_key, no_address, untrusted_hop
 //!         └─ tag, cookie ─▶ window of tags ─────────────▶ unknown_servers, foreign_tags
 //! answered ── Engine.IO ──▶ window of answers ──────────▶ session_unknown
+//! shaken ─────────────────▶ window of handshakes ───────▶ damaged_handshakes
 //! ```
 //!
 //! The sketch only *nominates* a suspect, the key that seems to have most requests. From then on
@@ -25,17 +26,22 @@ use http::HeaderMap;
 use http::header::USER_AGENT;
 use pingora_limits::estimator::Estimator;
 
-pub use judge::{Finding, Leader, Patient, Placed, Servers, Tagged};
+pub use judge::{Finding, Leader, Patient, Placed, Servers, Shaken, Tagged};
 
 use super::forwarded::{self, Missing};
 use super::{CLIENT_IP, FORWARDED_FOR, label};
 use crate::config::{AffinitySource, Pick, TrustedProxies};
+use crate::handshake::Damage;
 
 /// Requests that make a window.
 pub const WINDOW: u32 = 1000;
 
 /// Requests that make the first one: something that does not work should be told soon.
 pub const FIRST_WINDOW: u32 = 200;
+
+/// WebSocket handshakes that make a window, be it the first or another: one that is refused brings
+/// no other requests with it.
+pub const HANDSHAKES: u32 = 20;
 
 /// The doctor of one upstream.
 pub struct Doctor {
@@ -54,6 +60,9 @@ pub struct Doctor {
     foreign: AtomicU32,
     answered: Window,
     refused: AtomicU32,
+    shaken: Window,
+    damaged: AtomicU32,
+    damage: Mutex<Option<(Damage, IpAddr)>>,
     charts: [Chart; Finding::ALL.len()],
 }
 
@@ -120,15 +129,18 @@ impl Doctor {
             hasher: RandomState::new(),
             sketch: Estimator::new(rows, columns),
             suspect: Suspect::default(),
-            placed: Window::default(),
+            placed: Window::of(FIRST_WINDOW, WINDOW),
             missing: Default::default(),
             untrusted: AtomicU32::new(0),
             untrusted_hop: Mutex::new(None),
-            tagged: Window::default(),
+            tagged: Window::of(FIRST_WINDOW, WINDOW),
             unknown: AtomicU32::new(0),
             foreign: AtomicU32::new(0),
-            answered: Window::default(),
+            answered: Window::of(FIRST_WINDOW, WINDOW),
             refused: AtomicU32::new(0),
+            shaken: Window::of(HANDSHAKES, HANDSHAKES),
+            damaged: AtomicU32::new(0),
+            damage: Mutex::new(None),
             charts: Default::default(),
         }
     }
@@ -155,6 +167,20 @@ impl Doctor {
         let Some(answers) = self.answered.count() else { return Vec::new() };
         let found = self.patient.judge_answers(answers, self.refused.swap(0, Relaxed));
         self.compare(&[Finding::SessionUnknown], found)
+    }
+
+    /// One more WebSocket handshake of `hop`, whole or damaged.
+    pub fn shaken(&self, damage: Option<Damage>, hop: IpAddr) -> Vec<News> {
+        if let Some(damage) = damage.filter(|damage| damage.is_of_hop())
+            && self.damaged.fetch_add(1, Relaxed) == 0
+            && let Ok(mut first) = self.damage.try_lock()
+        {
+            *first = Some((damage, hop)); // It may stand for all of its window.
+        }
+        let Some(handshakes) = self.shaken.count() else { return Vec::new() };
+        let first = self.damage.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let shaken = Shaken { handshakes, damaged: self.damaged.swap(0, Relaxed), first };
+        self.compare(&[Finding::DamagedHandshakes], self.patient.judge_handshakes(shaken))
     }
 
     fn count_tag(&self, tag: Tag) -> Vec<News> {
@@ -248,25 +274,25 @@ fn described(asked: &Asked<'_>) -> Leader {
 struct Window {
     requests: AtomicU32,
     length: AtomicU32,
+    /// The length of those behind the first one.
+    later: u32,
 }
 
 impl Window {
+    fn of(first: u32, later: u32) -> Self {
+        Self { requests: AtomicU32::new(0), length: AtomicU32::new(first), later }
+    }
+
     /// The length of the window, for the one whose request was its last.
     fn count(&self) -> Option<u32> {
         let length = self.length.load(Relaxed);
         if self.requests.fetch_add(1, Relaxed) + 1 != length {
             return None;
         }
-        self.length.store(WINDOW, Relaxed);
+        self.length.store(self.later, Relaxed);
         // Not to zero: others may have begun the next window meanwhile.
         self.requests.fetch_sub(length, Relaxed);
         Some(length)
-    }
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self { requests: AtomicU32::new(0), length: AtomicU32::new(FIRST_WINDOW) }
     }
 }
 

@@ -258,11 +258,60 @@ fn tags_that_lead_nowhere_are_told_by_why() {
 }
 
 #[test]
+fn a_hop_that_damages_handshakes_is_named_with_what_it_does() {
+    let hop = IpAddr::from([10, 0, 0, 1]);
+    let shaken = |damage, damaged| Shaken { handshakes: 20, damaged, first: Some((damage, hop)) };
+    let patient = patient(defaults());
+    let cure = "let it speak HTTP/1.1 to this proxy and pass Upgrade and Connection on; in nginx: proxy_http_version \
+                1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";";
+    for (damage, state) in [
+        (Damage::Http10, "in HTTP/1.0, which has no upgrades"),
+        (Damage::NoUpgrade, "without Upgrade"),
+        (Damage::NoConnection, "without Connection: upgrade"),
+    ] {
+        let sentence = format!(
+            "previous hop 10.0.0.1 passes WebSocket handshakes {state}, so 15 % of the last 20 were refused; {cure}"
+        );
+        check(patient.judge_handshakes(shaken(damage, 3)), &[(Finding::DamagedHandshakes, &sentence)]);
+    }
+    assert_eq!(patient.judge_handshakes(shaken(Damage::Http10, 2)), None, "somebody who tries what happens");
+    assert_eq!(patient.judge_handshakes(Shaken::default()), None);
+}
+
+#[test]
+fn damage_is_told_once_per_window_and_only_of_hops() {
+    let doctor = Doctor::new(patient(defaults()));
+    let hop = IpAddr::from([10, 0, 0, 1]);
+    let told = |damage: Option<Damage>, count: u32| -> Vec<News> {
+        (0..count).flat_map(|_| doctor.shaken(damage, hop)).collect()
+    };
+    assert_eq!(told(None, HANDSHAKES), []);
+    assert_eq!(told(Some(Damage::Key), HANDSHAKES), [], "a client's own mistake");
+    assert_eq!(told(Some(Damage::NoUpgrade), HANDSHAKES - 1), []);
+    let news = told(Some(Damage::NoUpgrade), 1);
+    assert!(
+        matches!(&news[..], [News { finding: Finding::DamagedHandshakes, is_so: true, line: Some(_) }]),
+        "{news:?}"
+    );
+    assert_eq!(told(Some(Damage::NoUpgrade), HANDSHAKES), []);
+    let news = told(None, HANDSHAKES);
+    assert!(matches!(&news[..], [News { is_so: false, .. }]), "{news:?}");
+}
+
+#[test]
 fn labels_are_a_closed_list() {
     let labels = Finding::ALL.map(Finding::label);
     assert_eq!(
         labels,
-        ["one_key", "no_address", "untrusted_hop", "session_unknown", "unknown_servers", "foreign_tags"]
+        [
+            "one_key",
+            "no_address",
+            "untrusted_hop",
+            "session_unknown",
+            "unknown_servers",
+            "foreign_tags",
+            "damaged_handshakes",
+        ]
     );
     for (at, finding) in Finding::ALL.into_iter().enumerate() {
         assert_eq!(finding as usize, at);

@@ -38,6 +38,12 @@ impl Nginx {
         Self::start(&Site { silence, ..Site::over(&format!("server {to}; keepalive 64;")) }).await
     }
 
+    /// A hop that was told nothing of the WebSockets at `/ws`, and speaks this version of HTTP.
+    pub(crate) async fn without_websockets(to: SocketAddr, version: &str) -> Self {
+        let server = format!("location = /ws {{ proxy_pass http://servers; proxy_http_version {version}; }}");
+        Self::start(&Site { server: &server, ..Site::over(&format!("server {to};")) }).await
+    }
+
     /// A hop that sends each request to the next of `hops`.
     pub(crate) async fn in_turn(hops: &[SocketAddr], telling: Telling) -> Self {
         Self::start(&Site { telling, ..Site::over(&in_turn(hops)) }).await

@@ -295,6 +295,11 @@ impl Proxy {
         self.process.stderr()
     }
 
+    /// A line of its own log that has `part`, now or soon.
+    pub(crate) async fn heard(&self, part: &str) -> String {
+        self.process.stderr_line(part, |line| line.contains(part).then(|| line.to_owned())).await
+    }
+
     /// Waits until it answers `/readyz` with 503: it has heard that it should stop.
     pub(crate) async fn is_stopping(&self) {
         let stopping = async {
