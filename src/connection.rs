@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::exchange::{Front, Next, exchange, resume};
+use crate::admission::Ticket;
+use crate::exchange::{Front, Next, exchange, resume, turn_away};
 use crate::observe::Observer;
 use crate::proxy_protocol::Ends;
 use crate::relay::{Freed, Relay};
@@ -20,7 +21,7 @@ use crate::socket::Socket;
 pub fn serve(front: Arc<Front>, socket: Socket, previous_hop: IpAddr, open: Open) -> impl Future<Output = ()> + Send {
     let patience = front.request_head;
     let ends = socket.wire().passed_on().map(Box::new);
-    requests(Connection { front, previous_hop, ends, _open: open }, socket, patience)
+    requests(Connection { front, previous_hop, ends, open }, socket, patience)
 }
 
 /// What is known of a connection besides its socket.
@@ -29,7 +30,7 @@ struct Connection {
     previous_hop: IpAddr,
     /// Whom a PROXY header has named.
     ends: Option<Box<Ends>>,
-    _open: Open,
+    open: Open,
 }
 
 impl Connection {
@@ -48,7 +49,7 @@ impl Connection {
 ///
 /// Between requests, and before the first one, it holds a socket and nothing else.
 async fn requests(connection: Connection, mut socket: Socket, mut patience: Duration) {
-    let Connection { front, previous_hop, .. } = &connection;
+    let Connection { front, previous_hop, open, .. } = &connection;
     let mut stopping = front.stopping.clone();
     loop {
         tokio::select! {
@@ -59,7 +60,11 @@ async fn requests(connection: Connection, mut socket: Socket, mut patience: Dura
             },
             () = stopped(&mut stopping) => return,
         }
-        let mut next = Box::pin(exchange(front, socket, *previous_hop)).await;
+        let mut next = if open.ticket.is_served() {
+            Box::pin(exchange(front, socket, *previous_hop)).await
+        } else {
+            Box::pin(turn_away(front, socket, *previous_hop)).await
+        };
         while let Next::Parked(parked) = next {
             let woken = parked.wait().await;
             next = Box::pin(resume(front, parked, woken, *previous_hop)).await;
@@ -107,14 +112,15 @@ impl Live {
 pub struct Open {
     observer: Arc<Observer>,
     live: Arc<Live>,
+    ticket: Ticket,
 }
 
 impl Open {
-    /// One more connection.
-    pub fn new(observer: Arc<Observer>, live: Arc<Live>) -> Self {
+    /// One more connection, which was let in by `ticket`.
+    pub fn new(observer: Arc<Observer>, live: Arc<Live>, ticket: Ticket) -> Self {
         observer.metrics.client_connections.inc();
         live.count.fetch_add(1, Ordering::Relaxed);
-        Self { observer, live }
+        Self { observer, live, ticket }
     }
 }
 

@@ -35,6 +35,15 @@ pub enum ProxyError {
         /// The limit.
         max: usize,
     },
+    /// As many connections are open as `limits.max_connections`, or the descriptors, allow.
+    #[error("too many connections; come again later")]
+    TooManyConnections,
+    /// As many connections of the client are in use as `limits.per_client`.
+    #[error("more than {max} connections of one client; come again later")]
+    TooManyOfClient {
+        /// The limit.
+        max: usize,
+    },
     /// A method that makes no sense here: CONNECT.
     #[error("the method is not allowed")]
     MethodNotAllowed,
@@ -90,9 +99,15 @@ impl ProxyError {
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::DamagedHandshake { damage, .. } => damage.status(),
             Self::HeadTooLong { .. } | Self::TooManyFields { .. } => 431,
+            Self::TooManyConnections | Self::TooManyOfClient { .. } => 503,
             Self::NoServer { .. } | Self::NoResponse { .. } => 502,
             Self::ResponseTimeout { .. } => 504,
         }
+    }
+
+    /// Whether the same request may be served soon.
+    pub fn is_for_now(&self) -> bool {
+        matches!(self, Self::TooManyConnections | Self::TooManyOfClient { .. })
     }
 
     /// What else the head of the answer says. The connection is closed behind it.
@@ -112,6 +127,8 @@ impl ProxyError {
             Self::HeadTimeout => "head_timeout",
             Self::HeadTooLong { .. } => "head_too_long",
             Self::TooManyFields { .. } => "too_many_fields",
+            Self::TooManyConnections => "too_many_connections",
+            Self::TooManyOfClient { .. } => "too_many_of_client",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::DamagedHandshake { .. } => "damaged_handshake",
             Self::NoRoute { .. } => "no_route",

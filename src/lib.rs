@@ -32,11 +32,11 @@
 //!
 //! # What may call what
 //!
-//! The *core* (`route`, `handshake`, `affinity`, `balance`, `proxy_protocol`, and the parts of
-//! `relay` marked pure) decides. It opens no socket, spawns no task and reads no clock: time and
-//! randomness come in as arguments, so its tests are plain function calls. The *shell* (`server`,
-//! `listener`, `connection`, `exchange`, `session_store`, `upstream`, `socket`, `relay::run`,
-//! `admin`, `cli`) does all that, and decides next to nothing.
+//! The *core* (`admission`, `route`, `handshake`, `affinity`, `balance`, `proxy_protocol`, and the
+//! parts of `relay` marked pure) decides. It opens no socket, spawns no task and reads no clock:
+//! time and randomness come in as arguments, so its tests are plain function calls. The *shell*
+//! (`server`, `listener`, `connection`, `exchange`, `session_store`, `upstream`, `socket`,
+//! `relay::run`, `admin`, `cli`) does all that, and decides next to nothing.
 //!
 //! - Only `exchange` knows the order of phases; the modules it calls do not know each other.
 //! - Past [`config::load`] no configuration mistake can be found: there are only types.
@@ -46,6 +46,7 @@
 //! - A socket handed to a session comes back whole: no byte is hidden in a session's buffers.
 
 pub mod admin;
+pub mod admission;
 pub mod affinity;
 pub mod balance;
 pub mod cli;

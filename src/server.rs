@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin;
+use crate::admission::{Admission, Descriptors};
 use crate::affinity::tag::Secret;
 use crate::config::{AffinitySource, Config, Timeouts};
 use crate::connection::{self, Live, Open};
@@ -142,6 +143,7 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
         trusted: config.trusted_proxies.clone(),
         client_ip: config.client_ip.clone(),
         limits: config.limits,
+        admission: Arc::new(admission(config)),
         request_head: config
             .upstreams
             .iter()
@@ -151,6 +153,21 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
         observer,
         stopping,
     }
+}
+
+fn admission(config: &Config) -> Admission {
+    // Where the system does not tell, nothing is kept in reserve.
+    let max = rlimit::Resource::NOFILE.get_soft().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    let descriptors = Descriptors { max, threads: config.threads.get(), listeners: config.listeners.len() };
+    let admission = Admission::new(&config.limits, descriptors);
+    let served = admission.max();
+    match config.limits.max_connections {
+        Some(wanted) if wanted > served => {
+            tracing::warn!("limits.max_connections is {wanted}, but {max} open files are enough for {served}");
+        }
+        _ => tracing::info!("up to {served} connections of clients, with {max} open files"),
+    }
+    admission
 }
 
 /// Good for one proxy that is never restarted; the operator is told.
@@ -307,7 +324,11 @@ async fn accept(listener: Arc<Listener>, socket: std::net::TcpListener, front: A
 }
 
 fn begin(listener: &Arc<Listener>, tcp: TcpStream, peer: SocketAddr, front: &Arc<Front>, live: &Arc<Live>) {
-    let open = Open::new(front.observer.clone(), live.clone());
+    let Some(ticket) = front.admission.ticket() else {
+        front.observer.metrics.connections_untold.inc();
+        return;
+    };
+    let open = Open::new(front.observer.clone(), live.clone(), ticket);
     let (front, socket) = (front.clone(), socket::Socket::new(tcp));
     if listener.reads_headers() {
         tokio::spawn(listener.clone().arrive(front, socket, peer.ip(), open));

@@ -101,9 +101,8 @@ pub(crate) fn failed(error: &StartError) -> ExitCode {
 
 /// Each relay takes two descriptors, and the usual soft limit is 1,024.
 fn raise_open_files() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => tracing::info!("up to {limit} open files, so about {} proxied connections", limit / 2),
-        Err(error) => tracing::warn!("the limit of open files stays as it is: {error}"),
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!("the limit of open files stays as it is: {error}");
     }
 }
 

@@ -138,7 +138,7 @@ impl Default for WebSocket {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head_bytes: 32 << 10, headers: 100 }
+        Self { head_bytes: 32 << 10, headers: 100, max_connections: None, per_client: None }
     }
 }
 

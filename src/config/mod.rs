@@ -45,7 +45,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The previous hops whose forwarded headers are believed.
     pub trusted_proxies: TrustedProxies,
-    /// Who the client is, for logs.
+    /// Who the client is, for logs and limits.
     pub client_ip: ClientIp,
     /// In the order of the file; the first match wins. At least one.
     pub routes: Vec<Route>,
@@ -55,7 +55,7 @@ pub struct Config {
     pub affinity_secret: Option<Secret>,
     /// Who remembers which server issued a session.
     pub session_store: SessionStore,
-    /// What a request may weigh.
+    /// What a request may weigh, and how many connections clients may have.
     pub limits: Limits,
     /// Metrics and health; `None` when switched off.
     pub admin: Option<Admin>,
@@ -416,13 +416,17 @@ pub struct WebSocket {
     pub pong_timeout: Duration,
 }
 
-/// What the head of a request may weigh.
+/// What the head of a request may weigh, and how many connections clients may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of request line and header fields together.
     pub head_bytes: usize,
     /// Number of header fields.
     pub headers: usize,
+    /// Connections of all clients together; `None`: as many as there are descriptors for.
+    pub max_connections: Option<usize>,
+    /// Connections in use by one client; `None`: any number.
+    pub per_client: Option<usize>,
 }
 
 /// Where metrics and health are served.

@@ -5,9 +5,10 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
+use pingora::protocols::http::v1::server::HttpSession;
 use pingora::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora::{BError, ErrorType};
 use socket2::SockRef;
@@ -19,6 +20,7 @@ use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
 use crate::socket::{Parts, Socket};
+use crate::upstream::headers;
 
 /// Ends a response that was passed on whole, and keeps the connection if both sides may.
 pub(super) async fn keep(down: ServerSession, keepalive: Duration, send: Duration, mut record: Record) -> Next {
@@ -68,12 +70,11 @@ pub(super) async fn part(mut down: ServerSession, send: Duration, mut record: Re
 ///
 /// Past the session, which would put a `Connection` of its own in the place of ours.
 pub(super) async fn refuse(down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
-    record.refused(error);
     let ServerSession::H1(down) = down else { return Next::Close };
-    // The head may be one that could not be read, and this is the question that allows for it.
-    let is_head = down.request_summary().starts_with("HEAD ");
+    let manner = Manner::of(error, &down);
+    record.refused(error, manner.status(error));
     let Some(mut socket) = Socket::from_stream(down.into_inner()) else { return Next::Close };
-    let Ok(answer) = answer(error, is_head) else { return Next::Close };
+    let Ok(answer) = manner.answer(error, fastrand::u32(..)) else { return Next::Close };
     let told = async {
         socket.write_all(&answer).await?;
         socket.flush().await
@@ -84,25 +85,66 @@ pub(super) async fn refuse(down: ServerSession, error: &ProxyError, mut record: 
     Next::Close
 }
 
-/// What the client is told of `error`, and no body if it asked for the head alone.
-fn answer(error: &ProxyError, is_head: bool) -> pingora::Result<Vec<u8>> {
-    let text = format!("{error}\n");
-    let mut head = ResponseHeader::build(error.status(), Some(6))?;
-    head.insert_header(DATE, get_cached_date())?;
-    head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
-    head.insert_header(CACHE_CONTROL, "no-store")?;
-    head.insert_header(CONTENT_LENGTH, text.len())?;
-    for (name, value) in error.fields() {
-        head.insert_header(name, *value)?;
-    }
-    let mut answer = format!("HTTP/1.1 {} {}\r\n", head.status.as_str(), head.get_reason_phrase().unwrap_or_default());
-    let mut fields = Vec::new();
-    head.header_to_h1_wire(&mut fields);
-    answer.push_str(&String::from_utf8_lossy(&fields));
-    answer.push_str("\r\n");
-    answer.push_str(if is_head { "" } else { &text });
-    Ok(answer.into_bytes())
+/// How a client is told of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// By status and text.
+    Text,
+    /// By the head alone: that is what HEAD asks for.
+    Head,
+    /// By a stream of events that says when to come again and ends. An `EventSource` that is
+    /// answered with any error gives up for good (HTML Living Standard, section 9.2.3).
+    Events,
 }
+
+impl Manner {
+    /// The head may be one that could not be read: what is asked here allows for that.
+    fn of(error: &ProxyError, down: &HttpSession) -> Self {
+        let asked = down.request_summary();
+        let wants_events = || down.get_header(ACCEPT).is_some_and(headers::accepts_events);
+        if asked.starts_with("HEAD ") {
+            Self::Head
+        } else if error.is_for_now() && asked.starts_with("GET ") && wants_events() {
+            Self::Events
+        } else {
+            Self::Text
+        }
+    }
+
+    fn status(self, error: &ProxyError) -> u16 {
+        if self == Self::Events { 200 } else { error.status() }
+    }
+
+    /// The whole answer. `dice`, any number, spreads those that are to come again.
+    fn answer(self, error: &ProxyError, dice: u32) -> pingora::Result<Vec<u8>> {
+        let wait = COME_AGAIN_MIN_MS + dice % (COME_AGAIN_MAX_MS - COME_AGAIN_MIN_MS);
+        let (kind, text) = match self {
+            Self::Text | Self::Head => ("text/plain; charset=utf-8", format!("{error}\n")),
+            Self::Events => ("text/event-stream", format!("retry: {wait}\n\n")),
+        };
+        let mut head = ResponseHeader::build(self.status(error), Some(8))?;
+        head.insert_header(DATE, get_cached_date())?;
+        head.insert_header(CONTENT_TYPE, kind)?;
+        head.insert_header(CACHE_CONTROL, "no-store")?;
+        head.insert_header(CONTENT_LENGTH, text.len())?;
+        for (name, value) in error.fields() {
+            head.insert_header(name, *value)?;
+        }
+        if error.is_for_now() {
+            head.insert_header(RETRY_AFTER, wait.div_ceil(1000))?;
+        }
+        let reason = head.get_reason_phrase().unwrap_or_default();
+        let mut answer = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_str()).into_bytes();
+        head.header_to_h1_wire(&mut answer);
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(if self == Self::Head { b"" } else { text.as_bytes() });
+        Ok(answer)
+    }
+}
+
+/// After how long those may come again for whom there is no room now: all at a different time.
+const COME_AGAIN_MIN_MS: u32 = 5_000;
+const COME_AGAIN_MAX_MS: u32 = 15_000;
 
 /// How long the client has to take an error of ours.
 const TELL_WITHIN: Duration = Duration::from_secs(5);

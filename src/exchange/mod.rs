@@ -1,10 +1,10 @@
 //! One request and its answer, phase by phase: the only place that knows the whole order.
 //!
 //! ```text
-//! read the head ─ check ─ route ─ handshake ─ affinity ─ reach a server ─ send ─ await the answer
-//!                                                             ▲                        │
-//!                                                             └─ a pooled connection   ├─ 101, events: hand over
-//!                                                                turned out closed     └─ pass the body on, keep alive
+//! read the head ─ check ─ route ─ handshake ─ seat ─ affinity ─ reach a server ─ send ─ await the answer
+//!                                                                    ▲                        │
+//!                                                                    └─ a pooled connection   ├─ 101, events: hand over
+//!                                                                       turned out closed     └─ pass the body on
 //! ```
 //!
 //! Pingora reads and writes the heads and the framing; what is decided between them is asked of
@@ -31,6 +31,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::timeout;
 
+use crate::admission::Admission;
 use crate::affinity::engine_io;
 use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
@@ -64,10 +65,12 @@ pub struct Front {
     pub sessions: SessionStore,
     /// Whose forwarded fields are believed.
     pub trusted: TrustedProxies,
-    /// Who the client is, for logs.
+    /// Who the client is, for logs and limits.
     pub client_ip: ClientIp,
     /// What a head may weigh.
     pub limits: Limits,
+    /// Who is let in.
+    pub admission: Arc<Admission>,
     /// How long a head may take: the upstream is not known before it is read, so this is the
     /// largest of all.
     pub request_head: Duration,
@@ -122,6 +125,9 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
     if let Err(error) = check_handshake(front, &upstream, down.req_header(), previous_hop) {
         return refuse(down, &error, record).await;
     }
+    if let Err(error) = seat(front, down.req_header(), previous_hop, &mut record) {
+        return refuse(down, &error, record).await;
+    }
     match serve(front, &mut down, &upstream, previous_hop, &mut record).await {
         Ok(Served::Answer(answer)) => finish(front, down, answer, upstream, previous_hop, record).await,
         Ok(Served::Silent(Silent { up, server, place, deadline })) => {
@@ -130,6 +136,19 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
         }
         Err(failure) => fail(down, failure, record).await,
     }
+}
+
+/// Tells the client behind `socket` to come later, whatever it asks for.
+pub async fn turn_away(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) -> Next {
+    let mut down = client_session(front, socket);
+    let head = read_head(front, &mut down).await;
+    let began = Instant::now();
+    let (record, error) = match head {
+        Ok(false) => return Next::Close,
+        Ok(true) => (record(front, began, &down, previous_hop), ProxyError::TooManyConnections),
+        Err(error) => (unreadable(front, began, &down, previous_hop), error),
+    };
+    refuse(down, &error, record).await
 }
 
 /// Goes on with a request that was parked, because it was `woken`.
@@ -209,6 +228,15 @@ fn check_handshake(
     let Some(damage) = damage else { return Ok(()) };
     front.observer.metrics.count_damaged_handshake(damage, previous_hop.to_canonical());
     Err(ProxyError::DamagedHandshake { damage, previous_hop })
+}
+
+/// Takes a seat for the client, if they are counted.
+fn seat(front: &Front, head: &RequestHeader, previous_hop: IpAddr, record: &mut Record) -> Result<(), ProxyError> {
+    let Some(max) = front.limits.per_client else { return Ok(()) };
+    let client = forwarded::client(&front.client_ip, &head.headers, previous_hop, &front.trusted);
+    let seat = front.admission.seat(client).ok_or(ProxyError::TooManyOfClient { max })?;
+    record.takes(seat);
+    Ok(())
 }
 
 /// Whether the request may be served, and by which upstream.

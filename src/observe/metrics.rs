@@ -47,6 +47,8 @@ pub struct Metrics {
     pub client_connections: IntGauge,
     /// Connections that a listener could not accept.
     pub accept_failures: IntCounter,
+    /// Connections that were closed at once, because they were too many even to be told so.
+    pub connections_untold: IntCounter,
     /// Lines of the access log that were lost because its target was too slow.
     pub log_lines_lost: IntCounter,
 }
@@ -203,6 +205,14 @@ impl Metrics {
                 &registry,
                 IntCounter::new("steadfast_accept_failures_total", "Connections that a listener could not accept.")
                     .expect("a valid metric"),
+            ),
+            connections_untold: register(
+                &registry,
+                IntCounter::new(
+                    "steadfast_untold_connections_total",
+                    "Connections closed without a word, because they were too many even to be told so.",
+                )
+                .expect("a valid metric"),
             ),
             log_lines_lost: register(
                 &registry,

@@ -5,6 +5,7 @@
 //! record like any other; only shutting down does that, hence the reason it begins with.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +13,7 @@ use http::{Method, Version};
 
 use super::access_log::{AccessLog, Line};
 use super::metrics::{Metrics, UpstreamMetrics};
+use crate::admission::Seat;
 use crate::error::ProxyError;
 use crate::relay::{EndReason, Kind};
 use crate::upstream::Upstream;
@@ -77,9 +79,12 @@ pub struct Record {
     affinity: &'static str,
     bytes_in: u64,
     bytes_out: u64,
-    head_after: Option<u32>,
+    /// Milliseconds to the head of the response, and one more: so that no room is taken by none.
+    head_after: Option<NonZeroU32>,
     close_code: Option<u16>,
     reason: EndReason,
+    /// What its client's connections are counted by, where they are.
+    seat: Option<Box<Seat>>,
 }
 
 impl Record {
@@ -100,12 +105,18 @@ impl Record {
             head_after: None,
             close_code: None,
             reason: EndReason::Shutdown,
+            seat: None,
         }
     }
 
     /// It belongs to `upstream`.
     pub fn routed(&mut self, upstream: &Arc<Upstream>) {
         self.upstream = Some(upstream.clone());
+    }
+
+    /// It takes its client's `seat` until it ends.
+    pub fn takes(&mut self, seat: Box<Seat>) {
+        self.seat = Some(seat);
     }
 
     /// What named its client.
@@ -134,7 +145,8 @@ impl Record {
     /// The client is told `status`.
     pub fn answered(&mut self, status: u16) {
         self.status = status;
-        self.head_after = u32::try_from(self.began.elapsed().as_millis()).ok();
+        let after = u32::try_from(self.began.elapsed().as_millis()).ok();
+        self.head_after = after.and_then(|after| NonZeroU32::MIN.checked_add(after));
     }
 
     /// So many more bytes went from and to the client.
@@ -153,10 +165,10 @@ impl Record {
         self.reason = reason;
     }
 
-    /// It ends with an error of our own.
-    pub fn refused(&mut self, error: &ProxyError) {
+    /// It ends with an error of our own, of which the client is told by `status`.
+    pub fn refused(&mut self, error: &ProxyError, status: u16) {
         self.observer.metrics.count_error(error.label());
-        self.answered(error.status());
+        self.answered(status);
         self.end(EndReason::Refused);
         if let Some(asked) = &mut self.asked {
             asked.error = Some(error.label());
@@ -214,7 +226,7 @@ impl Record {
             affinity: self.affinity,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            time_to_head_ms: self.head_after,
+            time_to_head_ms: self.head_after.map(|after| after.get() - 1),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             close_code: self.close_code,
             end_reason: self.reason.label(),

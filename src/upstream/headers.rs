@@ -216,6 +216,11 @@ fn is_event_stream_type(content_type: &[u8]) -> bool {
     kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
+/// Whether what a client accepts, its field `Accept`, is a stream of events.
+pub fn accepts_events(accept: &HeaderValue) -> bool {
+    accept.as_bytes().split(|byte| *byte == b',').any(is_event_stream_type)
+}
+
 /// Asks every hop between here and the client not to hold events back: nginx and its kin by
 /// `X-Accel-Buffering`, CDNs that compress by `no-transform`.
 ///

@@ -72,6 +72,9 @@ mod doctor;
 mod session_store;
 // The access log, metrics and health.
 mod seeing;
+// How many connections clients may have, what those hear for whom there is no room, and that every
+// count returns to zero.
+mod limits;
 // SIGTERM, and what becomes of everything that is open.
 mod stopping;
 // The command line and its exit codes.

@@ -46,7 +46,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
     Some(config)
 }
 
-/// Who the client is, for logs.
+/// Who the client is, for logs and limits.
 fn client_ip(root: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> ClientIp {
     let mut client_ip = ClientIp::default();
     let item = root.optional("client_ip");
@@ -104,7 +104,7 @@ const SECRET_LEN_MIN: usize = 16;
 fn limits(root: &mut Fields<'_>) -> Limits {
     let mut limits = Limits::default();
     let item = root.optional("limits");
-    let right = "write a mapping such as { head_bytes: 32KiB, headers: 100 }";
+    let right = "write a mapping such as { max_connections: 50000, per_client: 200 }";
     let Some(mut fields) = item.and_then(|item| item.fields(right)) else {
         return limits;
     };
@@ -118,9 +118,22 @@ fn limits(root: &mut Fields<'_>) -> Limits {
     {
         limits.headers = number;
     }
-    fields.finish(&["max_connections", "per_client"]);
+    limits.max_connections = fields.optional("max_connections").and_then(|item| connections(&item));
+    limits.per_client = fields.optional("per_client").and_then(|item| connections(&item));
+    fields.finish(&[]);
     limits
 }
+
+/// A number of connections; no limit where the file says so.
+fn connections(item: &Item<'_>) -> Option<usize> {
+    if item.as_text() == Some("none") {
+        return None;
+    }
+    item.number(1..=CONNECTIONS_MAX, "write none or a number from 1 to 100000000")
+}
+
+/// More than any machine has.
+const CONNECTIONS_MAX: usize = 100_000_000;
 
 fn access_log(root: &mut Fields<'_>) -> AccessLog {
     let mut log = AccessLog::default();

@@ -313,7 +313,7 @@ fn every_word_for_balance_has_its_meaning() {
 #[test]
 fn the_rest_of_the_file_is_read() {
     let config = smallest_and(
-        "limits: { head_bytes: 4096B, headers: 256 }
+        "limits: { head_bytes: 4096B, headers: 256, max_connections: 50000, per_client: none }
 admin: { bind: \"[::1]:0\" }
 access_log: { path: /var/log/steadfast.log, format: combined }
 shutdown: { grace: 0s }
@@ -321,6 +321,7 @@ threads: 3",
     );
     assert_eq!(config.limits.head_bytes, 4096);
     assert_eq!(config.limits.headers, 256);
+    assert_eq!((config.limits.max_connections, config.limits.per_client), (Some(50_000), None));
     assert_eq!(config.admin.unwrap().bind, "[::1]:0".parse().unwrap());
     assert_eq!(config.access_log.path, LogPath::File("/var/log/steadfast.log".into()));
     assert_eq!(config.access_log.format, LogFormat::Combined);

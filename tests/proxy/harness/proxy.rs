@@ -18,6 +18,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_steadfast");
 pub(crate) struct Setup {
     listener: String,
     threads: usize,
+    descriptors: Option<usize>,
     access_log: String,
     lines: Vec<String>,
     upstreams: Vec<Vec<String>>,
@@ -95,6 +96,12 @@ impl Setup {
         self
     }
 
+    /// Open files that it may have, instead of as many as the test may.
+    pub(crate) fn descriptors(mut self, descriptors: usize) -> Self {
+        self.descriptors = Some(descriptors);
+        self
+    }
+
     /// Where and how the access log goes, as a YAML map, instead of JSON to the test.
     pub(crate) fn access_log(mut self, map: &str) -> Self {
         self.access_log = map.to_owned();
@@ -112,7 +119,14 @@ impl Setup {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("steadfast.yaml");
         std::fs::write(&file, self.yaml()).expect("the file is ours");
-        let mut command = Command::new(BINARY);
+        let mut command = match self.descriptors {
+            Some(descriptors) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), BINARY]);
+                shell
+            }
+            None => Command::new(BINARY),
+        };
         command.arg("run").arg("-c").arg(&file).stdin(Stdio::null()).env("NO_COLOR", "1");
         let process = Process::start(command);
         let ready = |line: &str| line.contains("ready").then_some(());
@@ -177,6 +191,7 @@ impl Proxy {
         Setup {
             listener: String::new(),
             threads: 2,
+            descriptors: None,
             access_log: "{ path: stdout, format: json }".to_owned(),
             lines: Vec::new(),
             upstreams: Vec::new(),

@@ -10,7 +10,7 @@ fn limits_have_ranges() {
         assert_eq!(complaint, format!("4: limits{expected}"), "limits: {value}");
     }
 
-    check("[]", ": this is a list; write a mapping such as { head_bytes: 32KiB, headers: 100 }");
+    check("[]", ": this is a list; write a mapping such as { max_connections: 50000, per_client: 200 }");
     check(
         "{ head_bytes: 32768 }",
         r#".head_bytes: "32768" has no unit; write it with one, such as 32768B (units: B, KiB, MiB, GiB)"#,
@@ -22,7 +22,23 @@ fn limits_have_ranges() {
     check("{ headers: 1000 }", ".headers: 1000 is out of range; write a number from 1 to 256");
     check("{ headers: many }", r#".headers: "many" is text; write a number from 1 to 256"#);
     check("{ headers: -1 }", ".headers: -1 is out of range; write a number from 1 to 256");
-    check("{ max_connections: 1 }", ".max_connections: not supported in this version; remove it");
+    for key in ["max_connections", "per_client"] {
+        let check = |value, text| {
+            let right = "write none or a number from 1 to 100000000";
+            check(&format!("{{ {key}: {value} }}"), &format!(".{key}: {text}; {right}"));
+        };
+        check("0", "0 is out of range");
+        check("100000001", "100000001 is out of range");
+        check("-1", "-1 is out of range");
+        check("1.5", "1.5 is out of range");
+        check("many", "\"many\" is text");
+        check("off", "\"off\" is text");
+        check("null", "there is no value");
+    }
+    check(
+        "{ max_connection: 1 }",
+        r#".max_connection: unknown key; did you mean "max_connections"? (known here: head_bytes, headers, max_connections, per_client)"#,
+    );
 }
 
 #[test]
