@@ -305,13 +305,17 @@ async fn accept(listener: Arc<Listener>, socket: std::net::TcpListener, front: A
         Err(error) => return tracing::error!("a listener cannot be used: {error}"),
     };
     let mut stopping = front.stopping.clone();
+    let mut pause = PAUSE_MIN;
     loop {
         tokio::select! {
             accepted = socket.accept() => match accepted {
-                Ok((tcp, peer)) => begin(&listener, tcp, peer, &front, &live),
+                Ok((tcp, peer)) => {
+                    pause = PAUSE_MIN;
+                    begin(&listener, tcp, peer, &front, &live);
+                }
                 Err(error) => {
                     front.observer.metrics.accept_failures.inc();
-                    pause(&error).await;
+                    pause = wait_for_others(&error, pause).await;
                 }
             },
             () = connection::stopped(&mut stopping) => break,
@@ -337,11 +341,19 @@ fn begin(listener: &Arc<Listener>, tcp: TcpStream, peer: SocketAddr, front: &Arc
     }
 }
 
-/// Out of descriptors or memory, as a rule: others must end first.
-async fn pause(error: &io::Error) {
-    const PAUSE: Duration = Duration::from_millis(50);
-    tracing::warn!("cannot accept connections: {error}");
-    tokio::time::sleep(PAUSE).await;
+/// The first and the longest pause when connections cannot be accepted.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Out of descriptors or memory, as a rule: others must end first, idle connections to servers at
+/// once. Says so the first time, waits for `pause`, and returns how long to wait the next time.
+async fn wait_for_others(error: &io::Error, pause: Duration) -> Duration {
+    if pause == PAUSE_MIN {
+        tracing::warn!("cannot accept connections: {error}; trying again until it works");
+    }
+    Pool::clear();
+    tokio::time::sleep(pause).await;
+    PAUSE_MAX.min(2 * pause)
 }
 
 /// `count` sockets that listen on one address together.

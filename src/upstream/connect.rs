@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Server;
+use super::{Pool, Server};
 use crate::proxy_protocol::{Ends, Version};
 use crate::socket::Socket;
 
@@ -17,7 +17,12 @@ use crate::socket::Socket;
 /// What the kernel says, or `TimedOut` after `within`.
 pub async fn connect(server: &Server, within: Duration, client: Option<(Ends, Version)>) -> io::Result<Socket> {
     let connecting = async {
-        let tcp = TcpStream::connect(server.address).await?;
+        let mut connected = TcpStream::connect(server.address).await;
+        if connected.as_ref().is_err_and(is_out_of_descriptors) {
+            Pool::clear(); // Those of idle connections to other servers serve better here.
+            connected = TcpStream::connect(server.address).await;
+        }
+        let tcp = connected?;
         tcp.set_nodelay(true)?;
         let socket = Socket::new(tcp);
         if let Some((ends, version)) = client {
@@ -29,4 +34,9 @@ pub async fn connect(server: &Server, within: Duration, client: Option<(Ends, Ve
         Ok(connected) => connected,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {within:?}"))),
     }
+}
+
+/// The process, or the system, has as many open files as it may have: `EMFILE`, `ENFILE`.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23))
 }
