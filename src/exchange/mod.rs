@@ -165,8 +165,7 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
             Woken::ServerGone => return Err(no_response(&upstream)),
             Woken::Late => return Err(bodies::too_late(&upstream, upstream.timeouts.response_head)),
         }
-        let request = request_for(&down, front, previous_hop, &upstream, server, &place)?;
-        let up = parked::server_session(socket, request).await;
+        let up = parked::server_session(socket, down.req_header()).await;
         let mut up = up.map_err(|_| no_response(&upstream))?;
         bodies::await_head(&mut down, &mut up, &upstream, deadline).await?;
         answered(front, &mut down, &upstream, server, up, true, place).await

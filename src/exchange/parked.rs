@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{CONNECTION, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
@@ -19,7 +20,7 @@ use super::placement::Placement;
 use super::{Front, client_session};
 use crate::observe::Record;
 use crate::socket::Socket;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, headers};
 
 /// How long an exchange waits as it is.
 pub(super) const PARK_AFTER: Duration = Duration::from_secs(1);
@@ -93,11 +94,18 @@ impl Parked {
     }
 }
 
-/// A session with the server at the other end of `socket`, to which `request` has been sent.
+/// A session with the server at the other end of `socket`, to which a request as `asked` for has
+/// been sent. What the answer means depends on its method and on an upgrade, and the session need
+/// not know more of it.
 ///
 /// # Errors
-/// When `request` cannot be written.
-pub(super) async fn server_session(socket: Socket, request: Box<RequestHeader>) -> pingora::Result<Box<ClientSession>> {
+/// When such a request cannot be written.
+pub(super) async fn server_session(socket: Socket, asked: &RequestHeader) -> pingora::Result<Box<ClientSession>> {
+    let mut request = Box::new(RequestHeader::build(asked.method.clone(), b"/", None)?);
+    if let Some(protocol) = headers::upgrade_of(asked) {
+        request.insert_header(CONNECTION, "Upgrade")?;
+        request.insert_header(UPGRADE, protocol)?;
+    }
     let wire = socket.wire().clone();
     let mut up = Box::new(ClientSession::new(Box::new(socket)));
     // While we hold the wire, what a session writes is collected; this goes nowhere.
