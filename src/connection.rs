@@ -65,7 +65,7 @@ async fn requests(connection: Connection, mut socket: Socket, mut patience: Dura
         } else {
             Box::pin(turn_away(front, socket, *previous_hop)).await
         };
-        while let Next::Parked(parked) = next {
+        while let Next::Parked(mut parked) = next {
             let woken = parked.wait().await;
             next = Box::pin(resume(front, parked, woken, *previous_hop)).await;
         }

@@ -113,6 +113,7 @@ impl Default for Sse {
             comment: "keepalive".to_owned(),
             retry: None,
             accept_encoding: AcceptEncoding::default(),
+            early_head: None,
         }
     }
 }

@@ -356,6 +356,9 @@ pub struct Sse {
     pub retry: Option<Duration>,
     /// What becomes of `Accept-Encoding` in requests for event streams.
     pub accept_encoding: AcceptEncoding,
+    /// How long a request for nothing but events waits before the proxy itself begins the stream;
+    /// `None` when off. Shorter than [`Timeouts::response_head`].
+    pub early_head: Option<Duration>,
 }
 
 /// Whether servers may compress what nothing can be inserted into then.

@@ -360,7 +360,7 @@ fn keep_alive_hint(up: &ClientSession) -> Option<Duration> {
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
-fn is_final(up: &ClientSession) -> bool {
+pub(super) fn is_final(up: &ClientSession) -> bool {
     up.get_status().is_some_and(|status| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS)
 }
 
@@ -382,7 +382,7 @@ fn is_connection_error(error: &BError) -> bool {
 }
 
 /// What it means that no head could be read.
-fn bad_response(error: &BError, up: &ClientSession, upstream: &Upstream) -> Failure {
+pub(super) fn bad_response(error: &BError, up: &ClientSession, upstream: &Upstream) -> Failure {
     if Socket::wire_of(up.stream()).is_some_and(|wire| !wire.head_has_begun()) {
         return Failure::Stale;
     }

@@ -30,6 +30,14 @@ pub(super) enum Plan {
     Relay(Box<ResponseHeader>, Kind),
 }
 
+/// What the client of an answer that stays has got.
+pub(super) enum Opening {
+    /// Nothing: this is its head.
+    Head(Box<ResponseHeader>),
+    /// The head of an event stream and lines of ours, the last one so long ago.
+    Early(Duration),
+}
+
 /// Decides, and makes the head for the client.
 pub(super) fn plan(down: &ServerSession, answer: &Answer, upstream: &Upstream) -> Result<Plan, ProxyError> {
     let refused = || match no_response(upstream) {
@@ -77,11 +85,11 @@ fn kind_of(protocol: &HeaderValue) -> Kind {
     if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") { Kind::WebSocket } else { Kind::Tunnel }
 }
 
-/// Writes the head, takes both sockets out of their sessions, and frees everything else.
+/// Writes the head if need be, takes both sockets out of their sessions, and frees everything else.
 pub(super) async fn hand_over(
     mut down: ServerSession,
     mut answer: Answer,
-    head: Box<ResponseHeader>,
+    opening: Opening,
     kind: Kind,
     client_address: IpAddr,
     upstream: Arc<Upstream>,
@@ -93,23 +101,29 @@ pub(super) async fn hand_over(
         Kind::Tunnel | Kind::Http => Keepalive::Off,
     };
     let limits = relay::limits(kind, &upstream.timeouts, keepalive, fastrand::u32(..));
-    record.answered(head.status.as_u16());
-    record.becomes(kind);
     if kind != Kind::EventStream || client_framing(&down) == ClientFraming::UntilClose {
         down.set_keepalive(None);
     }
-    let written = match timeout(upstream.timeouts.send, down.write_response_header(head)).await {
-        Ok(written) => written.map_err(|error| of_client(&error)),
-        Err(_) => Err(EndReason::ClientStalled),
+    let (mut quiet_for, has_begun) = match opening {
+        Opening::Early(quiet_for) => (quiet_for, true),
+        Opening::Head(head) => {
+            record.answered(head.status.as_u16());
+            record.becomes(kind);
+            let written = match timeout(upstream.timeouts.send, down.write_response_header(head)).await {
+                Ok(written) => written.map_err(|error| of_client(&error)),
+                Err(_) => Err(EndReason::ClientStalled),
+            };
+            if let Err(reason) = written {
+                record.end(reason);
+                return Next::Close;
+            }
+            (Duration::ZERO, false)
+        }
     };
-    if let Err(reason) = written {
-        record.end(reason);
-        return Next::Close;
-    }
-    let mut quiet_for = Duration::ZERO;
     let protocol = match kind {
         Kind::EventStream => {
-            let mut events = Events::new(server_framing(&answer), client_framing(&down));
+            let begin = if has_begun { Events::behind_ours } else { Events::new };
+            let mut events = begin(server_framing(&answer), client_framing(&down));
             if !answer.is_sent {
                 let passing = overlap(&mut down, &mut answer, &mut events, &upstream, &limits, &mut record);
                 match Box::pin(passing).await {
@@ -156,7 +170,7 @@ fn server_framing(answer: &Answer) -> ServerFraming {
 }
 
 /// How it goes on.
-fn client_framing(down: &ServerSession) -> ClientFraming {
+pub(super) fn client_framing(down: &ServerSession) -> ClientFraming {
     let is_modern = down.req_header().version >= Version::HTTP_11;
     if is_modern { ClientFraming::Chunked } else { ClientFraming::UntilClose }
 }
@@ -165,7 +179,8 @@ fn client_framing(down: &ServerSession) -> ClientFraming {
 /// peer that takes nothing as silent too, hence never less than the time-out `send`.
 const UNANSWERED_MIN: Duration = Duration::from_secs(120);
 
-async fn parts_of_client(down: ServerSession) -> Option<Parts> {
+/// The client's connection behind the request.
+pub(super) async fn parts_of_client(down: ServerSession) -> Option<Parts> {
     let ServerSession::H1(down) = down else { return None };
     if down.get_keepalive_timeout().is_none() {
         return parts_of(down.into_inner());

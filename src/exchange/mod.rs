@@ -9,9 +9,11 @@
 //!
 //! Pingora reads and writes the heads and the framing; what is decided between them is asked of
 //! `route`, `affinity` and `balance`. Large phases are boxed, so that what they needed is freed
-//! when they end. A request whose answer takes its time waits in [`parked`].
+//! when they end. A request whose answer takes its time waits in [`parked`]; `early` is for
+//! those whose client may not be left in silence.
 
 mod bodies;
+mod early;
 mod ends;
 mod handoff;
 mod overlap;
@@ -48,6 +50,7 @@ use crate::upstream::headers::{self, PreviousHop};
 use crate::upstream::{Pool, Upstream, connect};
 
 use bodies::Passed;
+use early::Early;
 use ends::{keep, part, refuse};
 use parked::{Parked, Waiting, Woken};
 use placement::Placement;
@@ -131,7 +134,8 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
     match serve(front, &mut down, &upstream, previous_hop, &mut record).await {
         Ok(Served::Answer(answer)) => finish(front, down, answer, upstream, previous_hop, record).await,
         Ok(Served::Silent(Silent { up, server, place, deadline })) => {
-            let waiting = Waiting { upstream, server, place, record, deadline };
+            let early = Early::of(down.req_header(), &upstream, &record, deadline);
+            let waiting = Waiting { upstream, server, place, record, deadline, early };
             Parked::new(down, *up, waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
         }
         Err(failure) => fail(down, failure, record).await,
@@ -153,24 +157,35 @@ pub async fn turn_away(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr)
 
 /// Goes on with a request that was parked, because it was `woken`.
 pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previous_hop: IpAddr) -> Next {
-    let (down, socket, waiting) = parked.resume(front).await;
-    let Waiting { upstream, server, place, mut record, deadline } = waiting;
-    let Some(mut down) = down.filter(|_| woken != Woken::ClientGone) else {
-        record.end(EndReason::ClientClosed);
+    let (down, socket, mut waiting) = parked.resume(front).await;
+    let gone = if let Woken::ClientGone(reason) = woken { reason } else { EndReason::ClientClosed };
+    let Some(mut down) = down.filter(|_| !matches!(woken, Woken::ClientGone(_))) else {
+        waiting.record.end(gone);
         return Next::Close;
     };
+    if woken == Woken::Early {
+        return early::begin(front, down, socket, waiting, previous_hop).await;
+    }
+    let Waiting { upstream, server, place, mut record, deadline, mut early } = waiting;
     let answered = async {
         match woken {
-            Woken::Answer | Woken::ClientGone => {}
+            Woken::Answer | Woken::ClientGone(_) | Woken::Early => {}
             Woken::ServerGone => return Err(no_response(&upstream)),
             Woken::Late => return Err(bodies::too_late(&upstream, upstream.timeouts.response_head)),
         }
         let up = parked::server_session(socket, down.req_header()).await;
         let mut up = up.map_err(|_| no_response(&upstream))?;
-        bodies::await_head(&mut down, &mut up, &upstream, deadline).await?;
+        match &mut early {
+            Early::Begun(begun) => begun.await_head(&down, &mut up, &upstream, &mut record, deadline).await?,
+            Early::Never | Early::At(_) => bodies::await_head(&mut down, &mut up, &upstream, deadline).await?,
+        }
         answered(front, &mut down, &upstream, server, up, true, place).await
     };
-    match answered.await {
+    let answered = answered.await;
+    if let Early::Begun(begun) = early {
+        return begun.go_on(front, down, answered, upstream, record, previous_hop).await;
+    }
+    match answered {
         Ok(answer) => finish(front, down, answer, upstream, previous_hop, record).await,
         Err(failure) => fail(down, failure, record).await,
     }
@@ -437,7 +452,8 @@ async fn finish(
         Ok(handoff::Plan::Respond(head)) => bodies::respond(&mut down, answer, head, &upstream, &mut record).await,
         Ok(handoff::Plan::Relay(head, kind)) => {
             let client = forwarded::client(&front.client_ip, &down.req_header().headers, previous_hop, &front.trusted);
-            return handoff::hand_over(down, answer, head, kind, client, upstream, record).await;
+            let opening = handoff::Opening::Head(head);
+            return handoff::hand_over(down, answer, opening, kind, client, upstream, record).await;
         }
         Err(error) => return refuse(down, &error, record).await,
     };

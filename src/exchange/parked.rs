@@ -16,16 +16,19 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::{Instant, timeout_at};
 
+use super::early::Early;
 use super::placement::Placement;
 use super::{Front, client_session};
 use crate::observe::Record;
+use crate::relay::EndReason;
 use crate::socket::Socket;
 use crate::upstream::{Upstream, headers};
 
 /// How long an exchange waits as it is.
 pub(super) const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// An exchange that waits for its server's answer. Its request has no body, and is sent.
+/// An exchange that waits for its server's answer. Its request has no body, and is sent; its client
+/// has no answer, or the beginning of a stream.
 #[derive(Debug)]
 pub struct Parked {
     client: Socket,
@@ -45,6 +48,8 @@ pub(super) struct Waiting {
     pub(super) record: Record,
     /// When the server must have answered.
     pub(super) deadline: Instant,
+    /// Whether the stream begins without the server.
+    pub(super) early: Early,
 }
 
 /// Why an exchange waits no longer.
@@ -54,8 +59,10 @@ pub enum Woken {
     Answer,
     /// The server has closed or failed without a word.
     ServerGone,
-    /// The client has closed or failed.
-    ClientGone,
+    /// The client has closed, failed or stalled.
+    ClientGone(EndReason),
+    /// The client shall wait no longer for a head.
+    Early,
     /// The time for an answer is over.
     Late,
 }
@@ -63,22 +70,28 @@ pub enum Woken {
 impl Parked {
     /// Takes the sessions of an exchange apart; `None` when they are not over sockets of ours.
     pub(super) fn new(down: ServerSession, up: ClientSession, waiting: Waiting) -> Option<Self> {
+        Self::again(down, Socket::from_stream(up.into_inner())?, waiting)
+    }
+
+    /// The same, when the session with the server has not been made again.
+    pub(super) fn again(down: ServerSession, server: Socket, waiting: Waiting) -> Option<Self> {
         let ServerSession::H1(down) = down else { return None };
         let head = down.get_headers_raw_bytes().to_vec().into_boxed_slice();
         let client = Socket::from_stream(down.into_inner())?;
-        let server = Socket::from_stream(up.into_inner())?;
         Some(Self { client, server, head, waiting })
     }
 
     /// Waits until something happens.
-    pub async fn wait(&self) -> Woken {
+    pub async fn wait(&mut self) -> Woken {
+        let Waiting { upstream, record, deadline, early, .. } = &mut self.waiting;
         tokio::select! {
-            begun = timeout_at(self.waiting.deadline, self.server.wire().read_ahead()) => match begun {
+            biased; // An answer that is there is better than an early head.
+            begun = timeout_at(*deadline, self.server.wire().read_ahead()) => match begun {
                 Ok(Ok(true)) => Woken::Answer,
                 Ok(Ok(false) | Err(_)) => Woken::ServerGone,
                 Err(_) => Woken::Late,
             },
-            () = self.client.wire().closed() => Woken::ClientGone,
+            woken = early.wait(self.client.wire(), upstream, record) => woken,
         }
     }
 

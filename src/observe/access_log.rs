@@ -41,6 +41,8 @@ pub struct Line<'a> {
     pub referer: &'a str,
     /// Status sent to the client; 0 when none was.
     pub status: u16,
+    /// Status that the server sent to a client which had its head already.
+    pub server_status: Option<u16>,
     /// What the client spoke.
     pub protocol: &'a str,
     /// What was spoken to the server; empty when there was none.
@@ -95,6 +97,7 @@ impl Line<'_> {
             "host": self.host,
             "path": self.path,
             "status": self.status,
+            "server_status": self.server_status,
             "protocol": self.protocol,
             "upstream_protocol": self.upstream_protocol,
             "upgrade": self.upgrade,
@@ -124,7 +127,7 @@ impl Line<'_> {
         format!(
             "{} - - [{}] \"{} {} {}\" {} {} \"{}\" \"{}\" host={} previous_hop={} proxied_by={} upgrade={} sec_websocket_key={} \
              kind={} upstream={} server={} affinity={} bytes_in={} time_to_head={} duration={} close_code={} \
-             end_reason={} error={}\n",
+             server_status={} end_reason={} error={}\n",
             self.client,
             self.format_time(COMMON_LOG),
             escaped(self.method),
@@ -147,6 +150,7 @@ impl Line<'_> {
             self.time_to_head_ms.map_or_else(|| "-".into(), |ms| seconds(ms.into())),
             seconds(self.duration_ms),
             self.close_code.map_or_else(|| "-".into(), |code| code.to_string()),
+            self.server_status.map_or_else(|| "-".into(), |status| status.to_string()),
             self.end_reason,
             self.error.unwrap_or("-"),
         )
@@ -267,6 +271,7 @@ mod tests {
             user_agent: "a \"browser\"",
             referer: "",
             status: 101,
+            server_status: None,
             protocol: "HTTP/1.1",
             upstream_protocol: "HTTP/1.1",
             upgrade: Some("websocket"),
@@ -305,8 +310,8 @@ mod tests {
             "192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] \"GET /socket.io/ HTTP/1.1\" 101 20 \"-\" \
              \"a \\x22browser\\x22\" host=chat.example.com previous_hop=10.0.0.1 proxied_by=10.0.0.9 upgrade=websocket \
              sec_websocket_key=x3JJHMbDL1EzLkh9GBhXDw== kind=websocket upstream=chat server=a affinity=forwarded_for \
-             bytes_in=10 time_to_head=0.003 duration=61.005 close_code=1000 end_reason=client_closed \
-             error=-\n"
+             bytes_in=10 time_to_head=0.003 duration=61.005 close_code=1000 server_status=- \
+             end_reason=client_closed error=-\n"
         );
     }
 

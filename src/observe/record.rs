@@ -76,6 +76,7 @@ pub struct Record {
     server: Option<u16>,
     kind: Kind,
     status: u16,
+    server_status: Option<u16>,
     affinity: &'static str,
     bytes_in: u64,
     bytes_out: u64,
@@ -99,6 +100,7 @@ impl Record {
             server: None,
             kind: Kind::Http,
             status: 0,
+            server_status: None,
             affinity: "none",
             bytes_in: 0,
             bytes_out: 0,
@@ -147,6 +149,11 @@ impl Record {
         self.status = status;
         let after = u32::try_from(self.began.elapsed().as_millis()).ok();
         self.head_after = after.and_then(|after| NonZeroU32::MIN.checked_add(after));
+    }
+
+    /// The server has answered `status` to a client that had been told another one, or the same.
+    pub fn server_answered(&mut self, status: u16) {
+        self.server_status = Some(status);
     }
 
     /// So many more bytes went from and to the client.
@@ -216,6 +223,7 @@ impl Record {
             user_agent,
             referer,
             status: self.status,
+            server_status: self.server_status,
             protocol: protocol(asked.protocol),
             upstream_protocol: if server.is_some() { "HTTP/1.1" } else { "" },
             upgrade: asked.upgrade.as_deref(),

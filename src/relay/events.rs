@@ -74,6 +74,11 @@ impl Events {
         Self { decoder, client, place: Place::Start }
     }
 
+    /// A stream of which only lines of ours have been passed on.
+    pub fn behind_ours(server: ServerFraming, client: ClientFraming) -> Self {
+        Self { place: Place::Ours { bom: 0 }, ..Self::new(server, client) }
+    }
+
     /// Frames what follows otherwise than before; returns how it was framed.
     pub fn frame(&mut self, client: ClientFraming) -> ClientFraming {
         std::mem::replace(&mut self.client, client)
@@ -215,6 +220,16 @@ mod tests {
         buffer[HEADROOM] = b'x';
         let range = events.pass(&mut buffer, HEADROOM..HEADROOM + 1).expect("no framing to break");
         assert_eq!(buffer[range], *b"\xEFx");
+    }
+
+    #[test]
+    fn a_stream_behind_lines_of_ours_has_begun() {
+        let mut events = Events::behind_ours(ServerFraming::UntilClose, ClientFraming::UntilClose);
+        assert!(!events.is_untouched());
+        assert!(events.begin(Some(Duration::from_secs(1))).is_empty());
+        let mut buffer = [&[0; HEADROOM], "\u{FEFF}a\n".as_bytes(), &[0; TAILROOM]].concat();
+        let range = events.pass(&mut buffer, HEADROOM..HEADROOM + 5).expect("no framing to break");
+        assert_eq!(buffer[range], *b"a\n");
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub enum EndReason {
     ClientStalled,
     /// The server took no byte for the time-out `send`.
     ServerStalled,
-    /// Neither side sent a byte for the time-out `idle`, or a body paused longer than `body`.
+    /// Neither side sent a byte for the time-out `idle`, or a body paused longer than `body`, or the
+    /// server of a stream that began without it was silent for `response_head`.
     Idle,
     /// It has lived for the time-out `max_age`.
     MaxAge,

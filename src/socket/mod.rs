@@ -103,6 +103,11 @@ impl Wire {
         self.waiting().unsent = Vec::new();
     }
 
+    /// Writes past the session: `bytes` are collected, and leave with the next flush.
+    pub fn collect(&self, bytes: &[u8]) {
+        self.waiting().unsent.extend_from_slice(bytes);
+    }
+
     /// What was read ahead, for somebody who reads past the session.
     pub fn take_unread(&self) -> Vec<u8> {
         std::mem::take(&mut self.waiting().unread)

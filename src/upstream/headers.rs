@@ -196,6 +196,13 @@ pub fn for_events(head: &mut RequestHeader, sse: &Sse) {
     }
 }
 
+/// Whether a request takes a stream of events and nothing else.
+pub fn accepts_only_event_stream(request: &HeaderMap) -> bool {
+    let mut ranges = request.get_all(ACCEPT).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    let first = ranges.next().is_some_and(|range| is_event_stream_type(range) && !is_refused(range));
+    first && ranges.next().is_none()
+}
+
 /// Whether a request says by name that it takes a stream of events, as every EventSource does.
 fn accepts_event_stream(request: &HeaderMap) -> bool {
     let ranges = request.get_all(ACCEPT).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
@@ -447,6 +454,27 @@ mod tests {
         check(&["text/event-stream; Q=0.000"], false);
         check(&["*/*"], false);
         check(&["text/*"], false);
+        check(&[], false);
+    }
+
+    #[test]
+    fn whoever_takes_only_event_streams_names_nothing_else() {
+        #[track_caller]
+        fn check(accept: &[&str], expected: bool) {
+            let fields: Vec<_> = accept.iter().map(|field| ("Accept", *field)).collect();
+            assert_eq!(accepts_only_event_stream(&request("/", &fields).headers), expected, "{accept:?}");
+        }
+
+        check(&["text/event-stream"], true);
+        check(&["Text/Event-Stream; charset=utf-8;q=0.9"], true);
+        check(&["text/event-stream, */*"], false);
+        check(&["text/event-stream, application/json"], false);
+        check(&["application/json", "text/event-stream"], false);
+        check(&["text/event-stream", "*/*"], false);
+        check(&["text/event-stream;q=0"], false);
+        check(&["text/*"], false);
+        check(&["*/*"], false);
+        check(&[""], false);
         check(&[], false);
     }
 

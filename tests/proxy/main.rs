@@ -40,6 +40,8 @@ mod storm;
 mod sse;
 // How event streams begin: the time to wait before returning, and a first comment.
 mod sse_begins;
+// Event streams that the proxy begins because their server takes its time.
+mod sse_early;
 // Event streams that begin while their request is still being sent.
 mod sse_posts;
 // The client's connection behind an event stream: used again, with what was sent meanwhile.

@@ -68,7 +68,7 @@ fn upstream(
         upstream.affinity = affinity::affinity(&mut fields, trusted_proxies);
         upstream.balance = balance::balance(&mut fields);
         upstream.timeouts = timeouts(&mut fields);
-        upstream.sse = sse(&mut fields);
+        upstream.sse = sse(&mut fields, &upstream.timeouts);
         upstream.websocket = websocket(&mut fields);
         upstream.send_proxy_protocol = send_proxy_protocol(&mut fields);
         fields.finish(PLANNED);
@@ -216,7 +216,7 @@ const LEAST: Duration = Duration::from_millis(1);
 /// Shorter, and clients would do little else than connect.
 const AGE_LEAST: Duration = Duration::from_secs(1);
 
-fn sse(upstream: &mut Fields<'_>) -> Sse {
+fn sse(upstream: &mut Fields<'_>, timeouts: &Timeouts) -> Sse {
     let mut sse = Sse::default();
     let item = upstream.optional("sse");
     let right = "write a mapping such as { keepalive: 15s }";
@@ -242,9 +242,18 @@ fn sse(upstream: &mut Fields<'_>) -> Sse {
     if let Some(choice) = accept_encoding.and_then(|item| item.one_of("choice", ACCEPT_ENCODING)) {
         sse.accept_encoding = choice;
     }
+    if let Some(item) = fields.optional("early_head") {
+        sse.early_head = if item.is_off() { None } else { item.duration(EARLY_HEAD_LEAST..=DAY) };
+        if sse.early_head.is_some_and(|wait| wait >= timeouts.response_head) {
+            item.complain("the time-out response_head would be over first; write a shorter time, or a longer time-out");
+        }
+    }
     fields.finish(&["resume"]);
     sse
 }
+
+/// No exchange is parked sooner, and no hop is that impatient.
+const EARLY_HEAD_LEAST: Duration = Duration::from_secs(1);
 
 const ACCEPT_ENCODING: &[(&str, AcceptEncoding)] =
     &[("remove", AcceptEncoding::Remove), ("pass", AcceptEncoding::Pass)];

@@ -177,6 +177,7 @@ const WORDS: &[&str] = &[
     "comment",
     "retry",
     "accept_encoding",
+    "early_head",
     "pass",
     "websocket",
     "ping",

@@ -196,7 +196,7 @@ upstreams:
       idle: 30d
       keepalive: 1ms
       max_age: 365d
-    sse: { keepalive: off, comment: \"\", retry: 1d, accept_encoding: pass }
+    sse: { keepalive: off, comment: \"\", retry: 1d, accept_encoding: pass, early_head: 1s }
     websocket: { ping: 1d, pong_timeout: 100ms }
 ",
     );
@@ -252,6 +252,7 @@ upstreams:
     assert_eq!(chat.sse.comment, "");
     assert_eq!(chat.sse.retry, Some(day));
     assert_eq!(chat.sse.accept_encoding, AcceptEncoding::Pass);
+    assert_eq!(chat.sse.early_head, Some(Duration::from_secs(1)));
     assert_eq!(chat.websocket, WebSocket { ping: Some(day), pong_timeout: Duration::from_millis(100) });
 }
 

@@ -432,6 +432,13 @@ fn what_is_inserted_into_streams_is_one_line() {
     );
     check("{ accept_encoding: off }", r#".accept_encoding: "off" is no choice; write one of remove, pass"#);
     check("{ accept_encoding: remov }", r#".accept_encoding: "remov" is no choice; did you mean remove?"#);
+    check("{ early_head: 999ms }", r#".early_head: "999ms" is out of range; write 1s to 1d"#);
+    check("{ early_head: 25h }", r#".early_head: "25h" is out of range; write 1s to 1d"#);
+    check("{ early_head: true }", ".early_head: true is a boolean; write a duration such as 15s");
+    check(
+        "{ early_head: 2m }",
+        ".early_head: the time-out response_head would be over first; write a shorter time, or a longer time-out",
+    );
     check("{ resume: on }", ".resume: not supported in this version; remove it");
 }
 
