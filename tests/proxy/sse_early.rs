@@ -219,7 +219,7 @@ async fn who_may_mean_something_else_waits_for_the_server() {
         (with("Accept: text/html"), SETTINGS),
         // The browser would look for the server's permission.
         (with("Origin: https://b"), SETTINGS),
-        (with("Upgrade: websocket\r\nConnection: upgrade"), SETTINGS),
+        (with("Upgrade: other\r\nConnection: upgrade"), SETTINGS),
         (REQUEST.replace("GET", "HEAD"), SETTINGS),
         (REQUEST.replace("GET", "POST"), SETTINGS),
         // It is off.
