@@ -265,7 +265,7 @@ mod tests {
         check(&AffinitySource::EngineIo, &[], &Session::Foreign, "nothing");
         check(&AffinitySource::ClientIp(Ipv6Prefix::default()), &[], &tagged, "key 10.1.1.1");
 
-        let sticky = StickyCookie { name: "steadfast".into(), max_age: None };
+        let sticky = StickyCookie::default();
         let field = sticky::issue(&sticky, &secret, secret.server("red"), 7, false);
         let cookie = field.split(';').next().expect("it has a value").to_owned();
         let sticky = AffinitySource::StickyCookie(sticky);

@@ -1,7 +1,7 @@
 //! A cookie of our own that names a client's server.
 //!
 //! Its value is a nonce and a tag made for it, so it tells nobody but us which server it names,
-//! nor which clients share one. Servers never see it.
+//! nor which clients share one. Servers do not see it, unless the file says so.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ mod tests {
     use http::header::COOKIE;
 
     fn sticky(max_age: Option<u64>) -> StickyCookie {
-        StickyCookie { name: "steadfast".into(), max_age: max_age.map(Duration::from_secs) }
+        StickyCookie { max_age: max_age.map(Duration::from_secs), ..StickyCookie::default() }
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Session {
 
 impl Default for StickyCookie {
     fn default() -> Self {
-        Self { name: "steadfast".to_owned(), max_age: None }
+        Self { name: "steadfast".to_owned(), max_age: None, is_passed: false }
     }
 }
 

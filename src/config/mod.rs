@@ -231,6 +231,8 @@ pub struct StickyCookie {
     pub name: String,
     /// How long clients keep it; `None`: until they close.
     pub max_age: Option<Duration>,
+    /// Whether servers get to see it.
+    pub is_passed: bool,
 }
 
 /// A session that a server issues: where its id stands when it is new, and where in later requests.

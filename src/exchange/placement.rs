@@ -97,8 +97,8 @@ impl Placement {
             head.remove_header(&ACCEPT_ENCODING);
         }
         match upstream.sticky_cookie() {
-            Some(cookie) => headers::drop_cookie(head, &cookie.name),
-            None => Ok(()),
+            Some(cookie) if !cookie.is_passed => headers::drop_cookie(head, &cookie.name),
+            Some(_) | None => Ok(()),
         }
     }
 

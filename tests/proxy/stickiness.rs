@@ -340,10 +340,13 @@ async fn a_cookie_of_the_proxys_own_keeps_a_client_at_its_server() {
 }
 
 #[tokio::test]
-async fn servers_do_not_see_the_proxys_cookie() {
-    let server = Upstream::start().await;
-    let proxy = Proxy::start().upstream("chat", &[&server]).affinity("[sticky_cookie]").run().await;
-    let _client = proxy.send("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b; steadfast=x; c=d\r\n\r\n").await;
-    let request = server.accept().await.request().await;
-    assert_eq!(request.head.field("cookie").as_deref(), Some("a=b; c=d"));
+async fn servers_do_not_see_the_proxys_cookie_unless_they_are_meant_to() {
+    let cookies = "a=b; steadfast=x; c=d";
+    for (source, expected) in [("sticky_cookie", "a=b; c=d"), ("sticky_cookie: { pass_to_servers: on }", cookies)] {
+        let server = Upstream::start().await;
+        let proxy = Proxy::start().upstream("chat", &[&server]).affinity(&format!("[{source}]")).run().await;
+        let _client = proxy.send(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n")).await;
+        let request = server.accept().await.request().await;
+        assert_eq!(request.head.field("cookie").as_deref(), Some(expected), "{source}");
+    }
 }

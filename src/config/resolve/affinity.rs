@@ -105,6 +105,12 @@ fn sticky_cookie(value: &Item<'_>) -> Option<StickyCookie> {
     if let Some(item) = fields.optional("max_age") {
         sticky.max_age = item.duration(Duration::from_secs(1)..=MAX_AGE_MAX);
     }
+    if let Some(item) = fields.optional("pass_to_servers") {
+        sticky.is_passed = item.is_on();
+        if !item.is_on() && !item.is_off() {
+            item.complain_of_type("write on or off");
+        }
+    }
     fields.finish(&[]);
     Some(sticky)
 }

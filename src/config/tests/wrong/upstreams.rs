@@ -310,6 +310,10 @@ fn affinity_sources_are_known_and_can_be_reached() {
         "[{ sticky_cookie: steadfast }]",
         r#"[0].sticky_cookie: "steadfast" is text; write a mapping such as { name: steadfast, max_age: 1d }"#,
     );
+    check(
+        "[{ sticky_cookie: { pass_to_servers: 1 } }]",
+        "[0].sticky_cookie.pass_to_servers: 1 is a number; write on or off",
+    );
     check("[sticky_cookie, { sticky_cookie: { name: other } }]", "[1]: this source stands here already; remove one");
     check("[{ cookie: a }, { cookie: a }]", "[1]: this source stands here already; remove one");
     check("[client_ip, { cookie: a }]", "[1]: never asked, because client_ip always gives a key; move it before");
