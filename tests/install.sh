@@ -4,7 +4,7 @@
 #   tests/install.sh build|test|fuzz|bench...
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
-#   test    build, nginx, HAProxy, Redis, Node.js with npm, Python, and the clients of tests/clients
+#   test    build, nginx, HAProxy, Redis, Chromium, Node.js with npm, Python, and the clients of tests/clients
 #   fuzz    build, cargo-fuzz
 #   bench   build, nginx, HAProxy
 #
@@ -32,6 +32,7 @@ main() {
         build
         proxies
         redis
+        browser
         node
         python
         clients
@@ -95,6 +96,24 @@ stop() {
   done
 }
 
+# The smallest one there is: without a window, where the distribution has it.
+browser() {
+  local program
+  for program in chromium-headless-shell chromium chromium-browser google-chrome; do
+    if has "$program"; then
+      return
+    fi
+  done
+  # Looks at the lists of packages, which are not there before the first update.
+  has apt-get || die "missing, and no apt-get to install it: chromium"
+  update
+  if apt-cache show chromium-headless-shell >/dev/null 2>&1; then
+    install chromium-headless-shell
+  else
+    install chromium
+  fi
+}
+
 node() {
   has node || install nodejs
   # Some packages of Node.js bring npm along, so it is looked for after them.
@@ -142,12 +161,16 @@ install() {
   fi
   has apt-get || die "missing, and no apt-get to install it: $*"
   echo "installing $*"
+  update
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+    die "apt-get could not install: $*"
+}
+
+update() {
   if [[ -z ${apt_updated-} ]]; then
     as_root apt-get update -qq || die "apt-get update failed"
     apt_updated=yes
   fi
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
-    die "apt-get could not install: $*"
 }
 
 as_root() {

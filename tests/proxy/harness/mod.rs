@@ -4,6 +4,7 @@
 //!
 //! Nothing here has a fixed port, leaves a process behind or waits without a bound.
 
+pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod crowd;
@@ -25,6 +26,7 @@ pub(crate) mod wire;
 use std::future::Future;
 use std::time::Duration;
 
+pub(crate) use chromium::Chromium;
 pub(crate) use client::{keyed, websocket_request};
 pub(crate) use cluster::Cluster;
 pub(crate) use crowd::Crowd;
