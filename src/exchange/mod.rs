@@ -158,9 +158,12 @@ pub async fn turn_away(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr)
 /// Goes on with a request that was parked, because it was `woken`.
 pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previous_hop: IpAddr) -> Next {
     let (down, socket, mut waiting) = parked.resume(front).await;
-    let gone = if let Woken::ClientGone(reason) = woken { reason } else { EndReason::ClientClosed };
-    let Some(mut down) = down.filter(|_| !matches!(woken, Woken::ClientGone(_))) else {
-        waiting.record.end(gone);
+    if let Woken::ClientGone(reason) = woken {
+        waiting.record.end(reason);
+        return Next::Close;
+    }
+    let Some(mut down) = down else {
+        waiting.record.end(EndReason::ClientError);
         return Next::Close;
     };
     if woken == Woken::Early {

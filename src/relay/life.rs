@@ -189,7 +189,7 @@ impl Life {
         let is_stalled = self.client_stalled_at.is_some() || self.server_stalled_at.is_some();
         let mut next = match self.closing {
             // What waits for a peer is not cut short: that is for `send` to bound.
-            Some(reason) if is_stalled => (Tick(u32::MAX), Due::End(reason)),
+            Some(reason) if is_stalled => (Tick::NEVER, Due::End(reason)),
             Some(reason) => {
                 let moved_at = self.active_at.max(self.client_sent_at);
                 (moved_at.plus(limits.closing.min(limits.idle)), Due::End(reason))
