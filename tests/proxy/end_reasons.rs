@@ -76,7 +76,7 @@ async fn end_for(reason: EndReason) -> (Proxy, &'static str) {
         EndReason::Operator => {
             let proxy = chat().run().await;
             let (mut client, _upstream) = open_events(&proxy, &server).await;
-            let id = proxy.relays("").await["relays"][0]["id"].clone();
+            let id = proxy.relays_once(1, "").await["relays"][0]["id"].clone();
             assert_eq!(proxy.end_relay(&id).await, 202);
             client.rest().await;
             (proxy, "/events")

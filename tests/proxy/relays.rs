@@ -74,6 +74,7 @@ async fn relays_are_listed_with_what_they_are() {
     client.exactly(6).await;
     let _events = open_events(&proxy, &two).await;
     let _tunnel = open_tunnel(&proxy, &one).await;
+    proxy.relays_once(3, "").await;
     tokio::time::sleep(millis(300)).await;
 
     let listing = proxy.relays("kind=websocket").await;
@@ -117,7 +118,7 @@ async fn pages_follow_each_other_without_a_gap() {
     for _ in 0..RELAYS {
         open_ones.push(open(&proxy, &server).await);
     }
-    proxy.settles("steadfast_open_connections", &[("kind", "websocket")], 60.0).await;
+    proxy.relays_once(RELAYS, "").await;
     for first in ["newest", "oldest"] {
         let (mut seen, mut after) = (Vec::new(), String::new());
         loop {
@@ -145,6 +146,7 @@ async fn a_silent_relay_ends_by_its_id_and_no_other_does() {
     let (mut client, mut upstream) = open(&proxy, &server).await;
     let (mut listener, mut source) = open_events(&proxy, &server).await;
     let (mut near, mut far) = open_tunnel(&proxy, &server).await;
+    proxy.relays_once(11, "").await;
     for (kind, status) in [("websocket", 202), ("sse", 202), ("tunnel", 202)] {
         let id = proxy.relays(&format!("kind={kind}&limit=1")).await["relays"][0]["id"].clone();
         assert_eq!(proxy.end_relay(&id).await, status, "{kind}");
@@ -165,7 +167,7 @@ async fn a_silent_relay_ends_by_its_id_and_no_other_does() {
     for path in ["/ws", "/events", "/tunnel"] {
         assert_eq!(proxy.logged_path(path).await["end_reason"], "operator", "{path}");
     }
-    proxy.settles("steadfast_open_connections", &[], 8.0).await;
+    proxy.relays_once(8, "").await;
     assert_eq!(proxy.end_relay(&leaving["id"]).await, 404);
     for (client, upstream) in &mut others {
         client.send(masked_frame("still here")).await;
@@ -180,7 +182,7 @@ async fn an_id_names_one_relay_for_ever() {
     let mut before = 0;
     for _ in 0..3 {
         let (near, far) = open_tunnel(&proxy, &server).await;
-        let id = ids(&proxy.relays("").await)[0];
+        let id = ids(&proxy.relays_once(1, "").await)[0];
         assert!(id > before, "{id} after {before}");
         drop((near, far));
         proxy.settles_empty().await;

@@ -116,6 +116,7 @@ async fn a_full_socket_delays_no_end_beyond_its_bound() {
         upstream.send("ffffffff\r\n").await;
         full.push((events, fill(upstream).await.1));
     }
+    proxy.relays_once(6, "").await;
     for (kind, bound) in [("sse", seconds(2)), ("websocket", seconds(7))] {
         let id = proxy.relays(&format!("kind={kind}&limit=1")).await["relays"][0]["id"].clone();
         let began = Instant::now();

@@ -258,6 +258,21 @@ impl Proxy {
         serde_json::from_str(&page.text()).expect("it is JSON")
     }
 
+    /// The listing of relays once there are `count` of them: a head may be seen before its relay is.
+    pub(crate) async fn relays_once(&self, count: usize, query: &str) -> Value {
+        let listing = async {
+            loop {
+                let listing = self.relays(query).await;
+                if listing["count"] == count {
+                    return listing;
+                }
+                tokio::time::sleep(super::millis(20)).await;
+            }
+        };
+        let listing = tokio::time::timeout(super::PATIENCE, listing).await;
+        listing.unwrap_or_else(|_| panic!("there should be {count} relays of {query:?}"))
+    }
+
     /// Ends the relay of this id; the status of the answer.
     pub(crate) async fn end_relay(&self, id: &Value) -> u16 {
         self.admin_asked("DELETE", &format!("/relays/{id}")).await.status()
