@@ -16,6 +16,25 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 /// `Forwarded`, its standard successor.
 pub const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
+/// An address as text. IPv4 without the machinery of formatting: each request has two.
+pub fn text(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address.to_canonical() else { return address.to_string() };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        if octet >= 100 {
+            text.push(char::from(b'0' + octet / 100));
+        }
+        if octet >= 10 {
+            text.push(char::from(b'0' + octet / 10 % 10));
+        }
+        text.push(char::from(b'0' + octet % 10));
+    }
+    text
+}
+
 /// The first address, when it is one.
 pub fn first(headers: &HeaderMap) -> Option<IpAddr> {
     entries(headers, &X_FORWARDED_FOR).first().copied().and_then(address)
@@ -314,5 +333,18 @@ mod tests {
         check("Forwarded", Pick::First, "::ffff:10.0.0.1", &everything, "6.6.6.7");
         check("Forwarded", Pick::RightmostUntrusted, "10.0.0.1", &everything, "192.0.2.2");
         check("X-Forwarded-For", Pick::First, "10.0.0.1", &[("X-Forwarded-For", "unknown, 192.0.2.1")], "10.0.0.1");
+    }
+
+    #[test]
+    fn addresses_are_written_as_everybody_does() {
+        for octet in 0..=255 {
+            for address in [[octet, 0, 10, 100], [255, octet, 1, 99], [1, 200, 9, octet]] {
+                let address = IpAddr::from(address);
+                assert_eq!(text(address), address.to_string());
+            }
+        }
+        for (address, expected) in [("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::1"), ("::", "::")] {
+            assert_eq!(text(address.parse().expect("an address")), expected);
+        }
     }
 }

@@ -138,7 +138,7 @@ fn query<'a>(request: &'a Parts, name: &str) -> Option<Cow<'a, [u8]>> {
 /// An address as a key. It is hashed, so its text is the same in every version, for ever.
 fn of_address(address: IpAddr, prefix: Ipv6Prefix) -> Cow<'static, [u8]> {
     let text = match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V4(_) => forwarded::text(address),
         IpAddr::V6(address) => of_network(prefix.network(address)),
     };
     Cow::Owned(text.into_bytes())

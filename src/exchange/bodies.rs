@@ -9,21 +9,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{StatusCode, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v1::client::HttpSession as ClientSession;
+use http::{Method, StatusCode, Version};
+use pingora::http::ResponseHeader;
 use pingora::{BError, ErrorType};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ends::of_client;
 use super::parked::PARK_AFTER;
 use super::placement::Placement;
+use super::sessions::{ClientSession, ServerSession};
 use super::{Answer, Failure, no_response, wire};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
-use crate::socket::Socket;
+use crate::socket::{Socket, Wire};
 use crate::upstream::{Pool, Upstream, headers};
 
 /// How a server took a request.
@@ -40,15 +39,18 @@ pub(super) enum Asked {
 pub(super) async fn ask(
     down: &mut ServerSession,
     up: &mut ClientSession,
-    head: Box<RequestHeader>,
+    head: Vec<u8>,
     upstream: &Upstream,
     deadline: Instant,
     record: &mut Record,
 ) -> Result<Asked, Failure> {
-    match timeout(upstream.timeouts.send, up.write_request_header(head)).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) if is_connection_error(&error) => return Err(Failure::Stale),
-        Ok(Err(_)) => return Err(Failure::Refuse(ProxyError::Malformed)),
+    let Some(server) = Socket::wire_of(up.stream()) else {
+        return Err(Failure::End(EndReason::ServerError));
+    };
+    server.collect_all(head);
+    match timeout(upstream.timeouts.send, server.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return Err(Failure::Stale),
         Err(_) => return Err(no_response(upstream)),
     }
     if !down.is_body_done() {
@@ -137,7 +139,7 @@ async fn send_body(
         };
         let event = async {
             tokio::select! {
-                piece = down.read_request_body(), if !is_sent && !server.is_full() => Event::FromClient(piece),
+                piece = down.read_body_bytes(), if !is_sent && !server.is_full() => Event::FromClient(piece),
                 read = up.read_response() => Event::Head(read),
                 flushed = server.flush(), if server.has_unsent() => Event::Flushed(flushed),
                 () = client.closed(), if is_sent => Event::ClientGone,
@@ -228,6 +230,84 @@ pub(super) async fn respond(
     Ok(Passed::Whole)
 }
 
+/// The body of a response, as it comes from its server.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// So many bytes are still to come. They are taken from the wire, past the session: that would
+    /// hold 64 KiB for any body.
+    Short(usize),
+    /// As the session reads it.
+    Session,
+}
+
+/// What a server sent of a body makes no sense, or breaks off.
+pub(super) struct Broken;
+
+impl Body {
+    /// Longer ones are the session's to read: it reads more at a time.
+    const SHORT_MAX: usize = 16 * 1024;
+
+    /// The one behind the head that `up` has read, in answer to `asked`.
+    pub(super) fn of(up: &ClientSession, asked: &Method) -> Self {
+        // Where the head alone does not say, it is the session that knows (RFC 9112, section 6.3).
+        let length = up.resp_header().filter(|head| {
+            head.status.as_u16() >= 200
+                && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+                && asked != Method::HEAD
+                && !head.headers.contains_key(TRANSFER_ENCODING)
+        });
+        let length = length.and_then(|head| {
+            let mut fields = head.headers.get_all(CONTENT_LENGTH).iter();
+            let (field, others) = (fields.next()?, fields.next());
+            let digits = field.as_bytes().iter().all(u8::is_ascii_digit).then(|| field.to_str().ok())??;
+            digits.parse().ok().filter(|length| others.is_none() && *length <= Self::SHORT_MAX)
+        });
+        length.map_or(Self::Session, Self::Short)
+    }
+
+    /// Whether all of it has come.
+    pub(super) fn is_done(&self, up: &mut ClientSession) -> bool {
+        match self {
+            Self::Short(left) => *left == 0,
+            Self::Session => up.is_body_done(),
+        }
+    }
+
+    /// The next piece; `None` at the end. `server` is the wire under the session.
+    pub(super) async fn next(&mut self, up: &mut ClientSession, server: &Wire) -> Result<Option<Bytes>, Broken> {
+        let Self::Short(left) = self else {
+            return up.read_body_bytes().await.map_err(|_| Broken);
+        };
+        if *left == 0 {
+            return Ok(None);
+        }
+        if !matches!(server.read_ahead().await, Ok(true)) {
+            return Err(Broken);
+        }
+        let mut piece = server.take_unread();
+        if piece.len() > *left {
+            server.put_back(&piece.split_off(*left)); // Nobody has asked for that.
+        }
+        *left -= piece.len();
+        Ok(Some(piece.into()))
+    }
+
+    /// The server's connection behind the body, if it may carry another request.
+    async fn reclaim(self, mut up: Box<ClientSession>) -> Option<Socket> {
+        match self {
+            Self::Short(left) => {
+                let stays = left == 0 && up.resp_header().is_some_and(headers::stays_open);
+                let socket = Socket::from_stream(stays.then(|| up.into_inner())?)?;
+                socket.wire().peek(<[u8]>::is_empty).then_some(socket)
+            }
+            Self::Session => {
+                up.respect_keepalive();
+                Box::pin(up.reuse()).await.and_then(Socket::from_stream)
+            }
+        }
+    }
+}
+
 /// A response that was passed on to its end.
 pub(super) enum Passed {
     /// And so was the request.
@@ -241,13 +321,14 @@ pub(super) enum Passed {
 pub(super) async fn read_begun(
     down: &mut ServerSession,
     up: &mut ClientSession,
+    body: &mut Body,
     place: &Placement,
     upstream: &Upstream,
 ) -> Result<Bytes, Failure> {
     let Some(bytes_max) = up.resp_header().and_then(|head| place.reads(head)) else {
         return Ok(Bytes::new());
     };
-    Box::pin(read_to(bytes_max, down, up, upstream)).await
+    Box::pin(read_to(bytes_max, down, up, body, upstream)).await
 }
 
 /// Reads the body to its end, or until it has more than `bytes_max`.
@@ -255,25 +336,26 @@ async fn read_to(
     bytes_max: usize,
     down: &mut ServerSession,
     up: &mut ClientSession,
+    body: &mut Body,
     upstream: &Upstream,
 ) -> Result<Bytes, Failure> {
-    let Some(client) = wire(down) else {
+    let (Some(client), Some(server)) = (wire(down), Socket::wire_of(up.stream()).cloned()) else {
         return Err(Failure::End(EndReason::ServerError));
     };
-    let mut body = Vec::new();
-    while !up.is_body_done() && body.len() <= bytes_max {
+    let mut begun = Vec::new();
+    while !body.is_done(up) && begun.len() <= bytes_max {
         let piece = tokio::select! {
-            piece = timeout(upstream.timeouts.body, up.read_body_bytes()) => piece,
+            piece = timeout(upstream.timeouts.body, body.next(up, &server)) => piece,
             () = client.closed() => return Err(Failure::End(EndReason::ClientClosed)),
         };
         match piece {
-            Ok(Ok(Some(piece))) => body.extend_from_slice(&piece),
+            Ok(Ok(Some(piece))) => begun.extend_from_slice(&piece),
             Ok(Ok(None)) => break,
-            Ok(Err(_)) => return Err(no_response(upstream)),
+            Ok(Err(Broken)) => return Err(no_response(upstream)),
             Err(_) => return Err(too_late(upstream, upstream.timeouts.body)),
         }
     }
-    Ok(body.into())
+    Ok(begun.into())
 }
 
 async fn pass_bodies(
@@ -285,38 +367,36 @@ async fn pass_bodies(
     send: Duration,
     record: &mut Record,
 ) -> Result<(), EndReason> {
-    let up = &mut answer.up;
+    let (up, body) = (&mut answer.up, &mut answer.body);
     let (Some(client), Some(server)) = (wire(down).cloned(), Socket::wire_of(up.stream()).cloned()) else {
         return Err(EndReason::ServerError);
     };
     down.write_response_header(head).await.map_err(|error| of_client(&error))?;
-    record.add_bytes(0, begun.len() as u64);
-    down.write_response_body(begun, false).await.map_err(|error| of_client(&error))?;
+    write(down, &begun, record).await?;
     let mut is_refused = false;
-    while !up.is_body_done() {
+    while !body.is_done(up) {
         let patience = if client.has_unsent() { send } else { pause };
         let is_sent = answer.is_sent;
         let wants_more = !is_sent && !is_refused;
         let event = async {
             tokio::select! {
                 biased;
-                piece = up.read_body_bytes(), if !client.is_full() => Pass::FromServer(piece),
+                piece = body.next(up, &server), if !client.is_full() => Pass::FromServer(piece),
                 flushed = client.flush(), if client.has_unsent() => Pass::ToClient(flushed),
-                piece = down.read_request_body(), if wants_more && !server.is_full() => Pass::FromClient(piece),
+                piece = down.read_body_bytes(), if wants_more && !server.is_full() => Pass::FromClient(piece),
                 flushed = server.flush(), if !is_refused && server.has_unsent() => Pass::ToServer(flushed),
                 () = client.closed(), if is_sent => Pass::ClientGone,
             }
         };
         match timeout(patience, event).await {
             Ok(Pass::FromServer(Ok(Some(piece)))) => {
-                record.add_bytes(0, piece.len() as u64);
-                down.write_response_body(piece, false).await.map_err(|error| of_client(&error))?;
-                if !up.is_body_done() {
+                write(down, &piece, record).await?;
+                if !body.is_done(up) {
                     client.start_sending().map_err(|_| EndReason::ClientError)?;
                 }
             }
             Ok(Pass::FromServer(Ok(None))) => break,
-            Ok(Pass::FromServer(Err(_))) => return Err(EndReason::ServerError),
+            Ok(Pass::FromServer(Err(Broken))) => return Err(EndReason::ServerError),
             Ok(Pass::FromClient(piece)) => {
                 answer.is_sent = match pass_to_server(up, piece, record).await {
                     Ok(is_sent) => is_sent,
@@ -336,19 +416,27 @@ async fn pass_bodies(
 }
 
 enum Pass {
-    FromServer(pingora::Result<Option<Bytes>>),
+    FromServer(Result<Option<Bytes>, Broken>),
     ToClient(std::io::Result<()>),
     FromClient(pingora::Result<Option<Bytes>>),
     ToServer(std::io::Result<()>),
     ClientGone,
 }
 
+/// Passes a piece of the body on to the client.
+pub(super) async fn write(down: &mut ServerSession, piece: &[u8], record: &mut Record) -> Result<(), EndReason> {
+    if piece.is_empty() {
+        return Ok(()); // An empty chunk would be the last one.
+    }
+    record.add_bytes(0, piece.len() as u64);
+    down.write_body(piece).await.map(drop).map_err(|error| of_client(&error))
+}
+
 /// Keeps the server's connection for other requests, if it is as it was before this one.
 async fn give_back(answer: Answer, upstream: &Upstream) {
-    let Answer { mut up, server, .. } = answer;
-    up.respect_keepalive();
+    let Answer { up, server, body, .. } = answer;
     let hint = keep_alive_hint(&up);
-    if let Some(socket) = up.reuse().await.and_then(Socket::from_stream) {
+    if let Some(socket) = body.reclaim(up).await {
         Pool::put(upstream.servers[server].id, socket, hint, std::time::Instant::now());
     }
 }
@@ -375,10 +463,6 @@ async fn pass_informational(down: &mut ServerSession, up: &ClientSession) -> Res
     headers::to_client(&mut head, None).map_err(|_| Failure::End(EndReason::ServerError))?;
     head.remove_header(&UPGRADE);
     down.write_response_header(head).await.map_err(|error| Failure::End(of_client(&error)))
-}
-
-fn is_connection_error(error: &BError) -> bool {
-    matches!(error.etype(), ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed)
 }
 
 /// What it means that no head could be read.

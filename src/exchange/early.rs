@@ -20,14 +20,13 @@ use std::time::Duration;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::bodies::{bad_response, is_final, too_late};
-use super::ends::of_client;
-use super::handoff::{self, Opening, Plan, client_framing, parts_of_client};
+use super::ends::{of_client, reclaim};
+use super::handoff::{self, Opening, Plan, client_framing};
 use super::parked::{Parked, Waiting, Woken};
+use super::sessions::{ClientSession, ServerSession};
 use super::{Answer, Failure, Front, Next, wire};
 use crate::affinity::forwarded;
 use crate::error::ProxyError;
@@ -93,7 +92,7 @@ fn may_begin(request: &RequestHeader) -> bool {
 /// Begins the stream, and parks the request again.
 pub(super) async fn begin(
     front: &Front,
-    mut down: ServerSession,
+    mut down: Box<ServerSession>,
     server: Socket,
     mut waiting: Waiting,
     previous_hop: IpAddr,
@@ -118,7 +117,7 @@ async fn write_begin(
     let Waiting { upstream, server, place, record, .. } = waiting;
     let framing = client_framing(down);
     if framing == ClientFraming::UntilClose || *front.stopping.borrow() {
-        down.set_keepalive(None);
+        down.set_server_keepalive(None);
     }
     let request = (&down.req_header().headers, previous_hop);
     let head = head(down).and_then(|mut head| {
@@ -221,14 +220,14 @@ impl Begun {
     pub(super) async fn go_on(
         self,
         front: &Front,
-        mut down: ServerSession,
+        mut down: Box<ServerSession>,
         answered: Result<Answer, Failure>,
         upstream: Arc<Upstream>,
         mut record: Record,
         previous_hop: IpAddr,
     ) -> Next {
         if self.framing == ClientFraming::UntilClose || *front.stopping.borrow() {
-            down.set_keepalive(None);
+            down.set_server_keepalive(None);
         }
         let planned = answered.and_then(|answer| {
             let plan = handoff::plan(&down, &answer, &upstream).map_err(Failure::Refuse)?;
@@ -273,7 +272,7 @@ impl Begun {
     }
 
     /// Ends the stream as if it had been whole, and keeps the connection if the client may.
-    async fn end(self, down: ServerSession, upstream: &Upstream, mut record: Record, reason: EndReason) -> Next {
+    async fn end(self, down: Box<ServerSession>, upstream: &Upstream, mut record: Record, reason: EndReason) -> Next {
         let Some(client) = wire(&down) else {
             record.end(EndReason::ClientError);
             return Next::Close;
@@ -285,10 +284,10 @@ impl Begun {
             Err(_) => Some(EndReason::ClientStalled),
         };
         record.end(failed.unwrap_or(reason));
-        if failed.is_some() || down.get_keepalive().is_none() {
+        if failed.is_some() || down.get_keepalive_timeout().is_none() {
             return Next::Close;
         }
-        let parts = parts_of_client(down).await;
-        parts.map_or(Next::Close, |parts| Next::Request(Socket::from_parts(parts), upstream.timeouts.keepalive))
+        let socket = reclaim(down).await;
+        socket.map_or(Next::Close, |socket| Next::Request(socket, upstream.timeouts.keepalive))
     }
 }

@@ -8,14 +8,13 @@ use std::time::Duration;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
-use pingora::protocols::http::v1::server::HttpSession;
-use pingora::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora::{BError, ErrorType};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::Next;
+use super::sessions::ServerSession;
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
@@ -23,40 +22,50 @@ use crate::socket::{Parts, Socket};
 use crate::upstream::headers;
 
 /// Ends a response that was passed on whole, and keeps the connection if both sides may.
-pub(super) async fn keep(down: ServerSession, keepalive: Duration, send: Duration, mut record: Record) -> Next {
-    match timeout(send, down.finish()).await {
-        Ok(Ok(reusable)) => {
-            record.end(EndReason::Complete);
-            let Some((stream, beyond)) = reusable.map(ReusableHttpStream::into_parts) else {
-                return Next::Close;
-            };
-            let Some(socket) = Socket::from_stream(stream) else {
-                return Next::Close;
-            };
-            if let Some(beyond) = beyond {
-                socket.wire().put_back(&beyond);
-            }
-            Next::Request(socket, keepalive)
-        }
+pub(super) async fn keep(
+    mut down: Box<ServerSession>,
+    keepalive: Duration,
+    send: Duration,
+    mut record: Record,
+) -> Next {
+    match timeout(send, down.finish_body()).await {
+        Ok(Ok(_)) => record.end(EndReason::Complete),
         Ok(Err(error)) => {
             record.end(of_client(&error));
-            Next::Close
+            return Next::Close;
         }
         Err(_) => {
             record.end(EndReason::ClientStalled);
-            Next::Close
+            return Next::Close;
         }
     }
+    if !down.will_keepalive() {
+        return Next::Close;
+    }
+    reclaim(down).await.map_or(Next::Close, |socket| Next::Request(socket, keepalive))
+}
+
+/// The client's connection behind a request whose body has been read.
+pub(super) async fn reclaim(mut down: Box<ServerSession>) -> Option<Socket> {
+    if down.is_body_empty() || !down.will_keepalive() {
+        return Socket::from_stream(down.into_inner()); // The session has read no further than the head.
+    }
+    // What was read beyond the body of the request is the next request. Nothing is awaited: the
+    // body has been read.
+    let (stream, beyond) = Box::pin(down.reuse()).await.ok()??.into_parts();
+    let socket = Socket::from_stream(stream)?;
+    if let Some(beyond) = beyond {
+        socket.wire().put_back(&beyond);
+    }
+    Some(socket)
 }
 
 /// Ends a response to a client that is still sending its request.
-pub(super) async fn part(mut down: ServerSession, send: Duration, mut record: Record) -> Next {
+pub(super) async fn part(mut down: Box<ServerSession>, send: Duration, mut record: Record) -> Next {
     match timeout(send, down.finish_body()).await {
-        Ok(Ok(())) => {
+        Ok(Ok(_)) => {
             record.end(EndReason::Complete);
-            if let ServerSession::H1(down) = down
-                && let Some(socket) = Socket::from_stream(down.into_inner())
-            {
+            if let Some(socket) = Socket::from_stream(down.into_inner()) {
                 linger(socket).await;
             }
         }
@@ -69,8 +78,7 @@ pub(super) async fn part(mut down: ServerSession, send: Duration, mut record: Re
 /// Answers with an error of our own.
 ///
 /// Past the session, which would put a `Connection` of its own in the place of ours.
-pub(super) async fn refuse(down: ServerSession, error: &ProxyError, mut record: Record) -> Next {
-    let ServerSession::H1(down) = down else { return Next::Close };
+pub(super) async fn refuse(down: Box<ServerSession>, error: &ProxyError, mut record: Record) -> Next {
     let manner = Manner::of(error, &down);
     record.refused(error, manner.status(error));
     let Some(mut socket) = Socket::from_stream(down.into_inner()) else { return Next::Close };
@@ -99,7 +107,7 @@ enum Manner {
 
 impl Manner {
     /// The head may be one that could not be read: what is asked here allows for that.
-    fn of(error: &ProxyError, down: &HttpSession) -> Self {
+    fn of(error: &ProxyError, down: &ServerSession) -> Self {
         let asked = down.request_summary();
         let wants_events = || down.get_header(ACCEPT).is_some_and(headers::accepts_events);
         if asked.starts_with("HEAD ") {

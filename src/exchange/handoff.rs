@@ -7,19 +7,19 @@ use std::time::Duration;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::ServerSession;
 
 use tokio::time::timeout;
 
-use super::ends::{of_client, part};
+use super::ends::{of_client, part, reclaim};
 use super::overlap::{First, overlap};
+use super::sessions::ServerSession;
 use super::{Answer, Failure, Next, no_response};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::{
     self, ClientFraming, EndReason, Events, Handover, Keepalive, Kind, Protocol, ServerFraming, Untouched, WebSocket,
 };
-use crate::socket::{self, Parts, Socket};
+use crate::socket::{self, Socket};
 use crate::upstream::{Upstream, headers};
 
 /// What is to be done with an answer, and the head the client gets.
@@ -87,7 +87,7 @@ fn kind_of(protocol: &HeaderValue) -> Kind {
 
 /// Writes the head if need be, takes both sockets out of their sessions, and frees everything else.
 pub(super) async fn hand_over(
-    mut down: ServerSession,
+    mut down: Box<ServerSession>,
     mut answer: Answer,
     opening: Opening,
     kind: Kind,
@@ -102,7 +102,7 @@ pub(super) async fn hand_over(
     };
     let limits = relay::limits(kind, &upstream.timeouts, keepalive, fastrand::u32(..));
     if kind != Kind::EventStream || client_framing(&down) == ClientFraming::UntilClose {
-        down.set_keepalive(None);
+        down.set_server_keepalive(None);
     }
     let (mut quiet_for, has_begun) = match opening {
         Opening::Early(quiet_for) => (quiet_for, true),
@@ -135,12 +135,14 @@ pub(super) async fn hand_over(
                     }
                 }
             }
-            Protocol::Events(events, down.get_keepalive().map(|_| Vec::new()))
+            Protocol::Events(events, down.get_keepalive_timeout().map(|_| Vec::new()))
         }
         Kind::WebSocket => Protocol::WebSocket(WebSocket::new(fastrand::u64(..))),
         Kind::Tunnel | Kind::Http => Protocol::Unknown,
     };
-    let (Some(client), Some(server)) = (parts_of_client(down).await, parts_of(answer.up.into_inner())) else {
+    let client = reclaim(down).await.and_then(Socket::into_parts);
+    let server = Socket::from_stream(answer.up.into_inner()).and_then(Socket::into_parts);
+    let (Some(client), Some(server)) = (client, server) else {
         record.end(EndReason::ServerError);
         return Next::Close;
     };
@@ -178,21 +180,3 @@ pub(super) fn client_framing(down: &ServerSession) -> ClientFraming {
 /// Least time without an acknowledgement after which a relay's peer counts as gone. TCP counts a
 /// peer that takes nothing as silent too, hence never less than the time-out `send`.
 const UNANSWERED_MIN: Duration = Duration::from_secs(120);
-
-/// The client's connection behind the request.
-pub(super) async fn parts_of_client(down: ServerSession) -> Option<Parts> {
-    let ServerSession::H1(down) = down else { return None };
-    if down.get_keepalive_timeout().is_none() {
-        return parts_of(down.into_inner());
-    }
-    // What was read beyond the body of the request is the next request. Nothing is awaited: the
-    // body has been read.
-    let (stream, beyond) = down.reuse().await.ok()??.into_parts();
-    let mut parts = parts_of(stream)?;
-    parts.unread.splice(..0, beyond.into_iter().flatten());
-    Some(parts)
-}
-
-fn parts_of(stream: pingora::protocols::Stream) -> Option<Parts> {
-    Socket::from_stream(stream)?.into_parts()
-}

@@ -19,6 +19,7 @@ mod handoff;
 mod overlap;
 pub mod parked;
 pub mod placement;
+mod sessions;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,8 +30,6 @@ use http::header::{HOST, REFERER, SEC_WEBSOCKET_KEY, UPGRADE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Version};
 use pingora::ErrorType;
 use pingora::http::RequestHeader;
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::timeout;
 
 use crate::admission::Admission;
@@ -46,14 +45,15 @@ use crate::relay::{EndReason, Handover};
 use crate::route;
 use crate::session_store::SessionStore;
 use crate::socket::{Socket, Wire};
-use crate::upstream::headers::{self, PreviousHop};
-use crate::upstream::{Pool, Upstream, connect};
+use crate::upstream::request::{self, PreviousHop};
+use crate::upstream::{Pool, Upstream, connect, headers};
 
-use bodies::Passed;
+use bodies::{Body, Passed};
 use early::Early;
 use ends::{keep, part, refuse};
 use parked::{Parked, Waiting, Woken};
 use placement::Placement;
+use sessions::{ClientSession, ServerSession};
 
 /// What every exchange needs to know; the same for all threads.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ const RESPONSE_HEAD_MAX: usize = 256 * 1024;
 
 /// Serves the next request on `socket`.
 pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) -> Next {
-    let mut down = client_session(front, socket);
+    let mut down = sessions::of_client(front, socket);
     let head = read_head(front, &mut down).await;
     let began = Instant::now();
     let (mut record, checked) = match head {
@@ -122,14 +122,13 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
     };
     let upstream = match checked {
         Ok(upstream) => upstream,
-        Err(error) => return refuse(down, &error, record).await,
+        Err(error) => return Box::pin(refuse(down, &error, record)).await,
     };
     record.routed(&upstream);
-    if let Err(error) = check_handshake(front, &upstream, down.req_header(), previous_hop) {
-        return refuse(down, &error, record).await;
-    }
-    if let Err(error) = seat(front, down.req_header(), previous_hop, &mut record) {
-        return refuse(down, &error, record).await;
+    let admitted = check_handshake(front, &upstream, down.req_header(), previous_hop)
+        .and_then(|()| seat(front, down.req_header(), previous_hop, &mut record));
+    if let Err(error) = admitted {
+        return Box::pin(refuse(down, &error, record)).await;
     }
     match serve(front, &mut down, &upstream, previous_hop, &mut record).await {
         Ok(Served::Answer(answer)) => finish(front, down, answer, upstream, previous_hop, record).await,
@@ -138,13 +137,13 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
             let waiting = Waiting { upstream, server, place, record, deadline, early };
             Parked::new(down, *up, waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
         }
-        Err(failure) => fail(down, failure, record).await,
+        Err(failure) => Box::pin(fail(down, failure, record)).await,
     }
 }
 
 /// Tells the client behind `socket` to come later, whatever it asks for.
 pub async fn turn_away(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) -> Next {
-    let mut down = client_session(front, socket);
+    let mut down = sessions::of_client(front, socket);
     let head = read_head(front, &mut down).await;
     let began = Instant::now();
     let (record, error) = match head {
@@ -176,7 +175,7 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
             Woken::ServerGone => return Err(no_response(&upstream)),
             Woken::Late => return Err(bodies::too_late(&upstream, upstream.timeouts.response_head)),
         }
-        let up = parked::server_session(socket, down.req_header()).await;
+        let up = sessions::of_server(socket, down.req_header(), false).await;
         let mut up = up.map_err(|_| no_response(&upstream))?;
         match &mut early {
             Early::Begun(begun) => begun.await_head(&down, &mut up, &upstream, &mut record, deadline).await?,
@@ -194,17 +193,8 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
     }
 }
 
-/// A session with the client at the other end of `socket`, about to read a head.
-fn client_session(front: &Front, socket: Socket) -> ServerSession {
-    socket.wire().expect_head(front.limits.head_bytes);
-    let mut down = ServerSession::new_http1(Box::new(socket));
-    down.set_pipelining_enabled(true);
-    down.set_read_timeout(None); // Each phase has its own.
-    down
-}
-
 /// Ends an exchange that has failed.
-async fn fail(down: ServerSession, failure: Failure, mut record: Record) -> Next {
+async fn fail(down: Box<ServerSession>, failure: Failure, mut record: Record) -> Next {
     match failure {
         Failure::Refuse(error) => return refuse(down, &error, record).await,
         Failure::Stale => record.end(EndReason::ServerError),
@@ -219,7 +209,7 @@ async fn read_head(front: &Front, down: &mut ServerSession) -> Result<bool, Prox
     let is_too_long = wire(down).is_some_and(|wire| wire.head_is_too_long());
     match read {
         _ if is_too_long => Err(ProxyError::HeadTooLong { bytes_max: front.limits.head_bytes }),
-        Ok(Ok(read)) => Ok(read),
+        Ok(Ok(read)) => Ok(read.is_some()),
         Ok(Err(error)) => match error.etype() {
             ErrorType::ConnectionClosed | ErrorType::ReadError => Ok(false),
             ErrorType::ReadTimedout => Err(ProxyError::HeadTimeout),
@@ -281,6 +271,8 @@ struct Answer {
     asked: Option<HeaderValue>,
     /// The request's body has been passed on to its end.
     is_sent: bool,
+    /// Its body.
+    body: Body,
     /// What has been read of the body already, because it may hold a session's id.
     begun: Bytes,
     /// It was all of the body, and now has a tag that the server's length does not know of.
@@ -319,9 +311,11 @@ async fn serve(
         let Reached { socket, server, is_pooled } = reach(upstream, &place, client, may_use_pool).await?;
         record.connected(server);
         socket.wire().expect_head(RESPONSE_HEAD_MAX);
-        let mut up = Box::new(ClientSession::new(Box::new(socket)));
         let head = request_for(down, front, previous_hop, upstream, server, &place)?;
-        let can_repeat = is_pooled && head.method.is_idempotent() && down.is_body_empty();
+        let has_body = !down.is_body_empty();
+        let up = sessions::of_server(socket, down.req_header(), has_body).await;
+        let mut up = up.map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
+        let can_repeat = is_pooled && !has_body && down.req_header().method.is_idempotent();
         let deadline = tokio::time::Instant::now() + upstream.timeouts.response_head;
         match bodies::ask(down, &mut up, head, upstream, deadline, record).await {
             Ok(bodies::Asked::Answered { is_sent }) => {
@@ -344,14 +338,11 @@ fn request_for(
     upstream: &Upstream,
     server: usize,
     place: &Placement,
-) -> Result<Box<RequestHeader>, Failure> {
+) -> Result<Vec<u8>, Failure> {
     let hop = PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: "http" };
-    let mut head = Box::new(down.req_header().clone());
-    headers::to_server(&mut head, hop, &upstream.servers[server].authority)
-        .and_then(|()| place.prepare(&mut head, upstream))
-        .map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
-    headers::for_events(&mut head, &upstream.sse);
-    Ok(head)
+    let asked = down.req_header();
+    let head = request::head(asked, hop, &upstream.servers[server].authority, place.changes(asked, upstream));
+    head.ok_or(Failure::Refuse(ProxyError::Malformed))
 }
 
 /// Learns what the final head that `server` has sent says of the client's session.
@@ -367,8 +358,9 @@ async fn answered(
     if down.req_header().uri.query().is_some_and(engine_io::is_asked) {
         upstream.answered_engine_io(up.get_status().map_or(0, |status| status.as_u16()));
     }
-    let mut begun = bodies::read_begun(down, &mut up, &place, upstream).await?;
-    let tagged = up.is_body_done().then(|| place.tagged(&begun, server, upstream, &front.secret)).flatten();
+    let mut body = Body::of(&up, &down.req_header().method);
+    let mut begun = bodies::read_begun(down, &mut up, &mut body, &place, upstream).await?;
+    let tagged = body.is_done(&mut up).then(|| place.tagged(&begun, server, upstream, &front.secret)).flatten();
     let is_tagged = tagged.is_some();
     match (tagged, up.resp_header()) {
         (Some(tagged), _) => begun = tagged.into(),
@@ -376,7 +368,7 @@ async fn answered(
         (None, None) => {}
     }
     let asked = headers::upgrade_of(down.req_header()).cloned();
-    Ok(Answer { up, server, asked, is_sent, begun, is_tagged, place })
+    Ok(Answer { up, server, asked, is_sent, body, begun, is_tagged, place })
 }
 
 /// The connection that a request came on, as the servers of `upstream` are told of it, if they are.
@@ -416,7 +408,7 @@ async fn reach(
         if may_use_pool && let Some(socket) = Pool::take(this.id, client.map(|(ends, _)| ends), Instant::now()) {
             return Ok(Reached { socket, server, is_pooled: true });
         }
-        match connect::connect(this, upstream.timeouts.connect, client).await {
+        match Box::pin(connect::connect(this, upstream.timeouts.connect, client)).await {
             Ok(socket) => {
                 this.connected(&upstream.name);
                 return Ok(Reached { socket, server, is_pooled: false });
@@ -430,14 +422,14 @@ async fn reach(
 /// Passes the answer on: as a relay, or as a response.
 async fn finish(
     front: &Front,
-    mut down: ServerSession,
+    mut down: Box<ServerSession>,
     answer: Answer,
     upstream: Arc<Upstream>,
     previous_hop: IpAddr,
     mut record: Record,
 ) -> Next {
     if *front.stopping.borrow() {
-        down.set_keepalive(None);
+        down.set_server_keepalive(None);
     }
     let asked_upgrade = answer.asked.is_some();
     let mut plan = handoff::plan(&down, &answer, &upstream);
@@ -449,22 +441,22 @@ async fn finish(
     }
     if asked_upgrade {
         // What follows an upgrade may be of the protocol that was refused, and is no request.
-        down.set_keepalive(None);
+        down.set_server_keepalive(None);
     }
     let passed = match plan {
         Ok(handoff::Plan::Respond(head)) => bodies::respond(&mut down, answer, head, &upstream, &mut record).await,
         Ok(handoff::Plan::Relay(head, kind)) => {
             let client = forwarded::client(&front.client_ip, &down.req_header().headers, previous_hop, &front.trusted);
             let opening = handoff::Opening::Head(head);
-            return handoff::hand_over(down, answer, opening, kind, client, upstream, record).await;
+            return Box::pin(handoff::hand_over(down, answer, opening, kind, client, upstream, record)).await;
         }
-        Err(error) => return refuse(down, &error, record).await,
+        Err(error) => return Box::pin(refuse(down, &error, record)).await,
     };
     match passed {
         Ok(Passed::Whole) if !asked_upgrade => {
             keep(down, upstream.timeouts.keepalive, upstream.timeouts.send, record).await
         }
-        Ok(Passed::Whole | Passed::Early) => part(down, upstream.timeouts.send, record).await,
+        Ok(Passed::Whole | Passed::Early) => Box::pin(part(down, upstream.timeouts.send, record)).await,
         Err(reason) => {
             record.end(reason);
             Next::Close
@@ -523,7 +515,7 @@ fn proxied_by(down: &ServerSession) -> Option<Box<IpAddr>> {
 
 /// The wire under a session with the client.
 fn wire(down: &ServerSession) -> Option<&Arc<Wire>> {
-    Socket::wire_of(down.stream()?)
+    Socket::wire_of(down.stream())
 }
 
 fn no_response(upstream: &Upstream) -> Failure {

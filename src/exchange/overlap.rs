@@ -9,11 +9,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingora::protocols::http::ServerSession;
 use tokio::time::{Instant, sleep_until};
 
-use super::bodies::pass_to_server;
-use super::ends::of_client;
+use super::bodies::{pass_to_server, write};
+use super::sessions::ServerSession;
 use super::{Answer, wire};
 use crate::observe::Record;
 use crate::relay::chunked::Malformed;
@@ -49,7 +48,7 @@ pub(super) async fn overlap(
     let mut is_refused = false;
     let (mut sent_at, mut active_at) = (Instant::now(), Instant::now());
     let framing = events.frame(ClientFraming::UntilClose); // Here the session does that.
-    write(down, events.begin(upstream.sse.retry), record).await?;
+    write(down, &events.begin(upstream.sse.retry), record).await?;
     loop {
         client.start_sending().map_err(|_| EndReason::ClientError)?;
         let (patience, silence) = match client.has_unsent() {
@@ -64,7 +63,7 @@ pub(super) async fn overlap(
         let event = tokio::select! {
             read = server.read_ahead(), if !client.is_full() => Event::FromServer(read),
             flushed = client.flush(), if client.has_unsent() => Event::ToClient(flushed),
-            piece = down.read_request_body(), if !is_refused && !server.is_full() => Event::FromClient(piece),
+            piece = down.read_body_bytes(), if !is_refused && !server.is_full() => Event::FromClient(piece),
             flushed = server.flush(), if !is_refused && server.has_unsent() => Event::ToServer(flushed),
             () = sleep_until(sent_at + interval.unwrap_or_default()), if interval.is_some() => Event::Quiet,
             () = sleep_until(active_at + patience) => return Err(silence),
@@ -78,7 +77,7 @@ pub(super) async fn overlap(
                 if !passed.is_empty() {
                     sent_at = Instant::now();
                 }
-                write(down, passed, record).await?;
+                write(down, &passed, record).await?;
                 if events.is_done() {
                     return Ok(First::Stream);
                 }
@@ -100,7 +99,7 @@ pub(super) async fn overlap(
                 sent_at = Instant::now();
                 if let Some(comment) = events.comment(&upstream.sse.comment) {
                     upstream.metrics.keepalives.inc();
-                    write(down, comment, record).await?;
+                    write(down, &comment, record).await?;
                 }
             }
         }
@@ -125,12 +124,4 @@ fn pass(events: &mut Events, bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
     buffer.truncate(passed.end);
     buffer.drain(..passed.start);
     Ok(buffer)
-}
-
-async fn write(down: &mut ServerSession, bytes: Vec<u8>, record: &mut Record) -> Result<(), EndReason> {
-    if bytes.is_empty() {
-        return Ok(()); // An empty chunk would be the last one.
-    }
-    record.add_bytes(0, bytes.len() as u64);
-    down.write_response_body(bytes.into(), false).await.map_err(|error| of_client(&error))
 }

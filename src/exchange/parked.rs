@@ -10,19 +10,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, UPGRADE};
-use pingora::http::RequestHeader;
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v1::client::HttpSession as ClientSession;
 use tokio::time::{Instant, timeout_at};
 
+use super::Front;
 use super::early::Early;
 use super::placement::Placement;
-use super::{Front, client_session};
+use super::sessions::{ClientSession, ServerSession, of_client};
 use crate::observe::Record;
 use crate::relay::EndReason;
 use crate::socket::Socket;
-use crate::upstream::{Upstream, headers};
+use crate::upstream::Upstream;
 
 /// How long an exchange waits as it is.
 pub(super) const PARK_AFTER: Duration = Duration::from_secs(1);
@@ -69,13 +66,12 @@ pub enum Woken {
 
 impl Parked {
     /// Takes the sessions of an exchange apart; `None` when they are not over sockets of ours.
-    pub(super) fn new(down: ServerSession, up: ClientSession, waiting: Waiting) -> Option<Self> {
+    pub(super) fn new(down: Box<ServerSession>, up: ClientSession, waiting: Waiting) -> Option<Self> {
         Self::again(down, Socket::from_stream(up.into_inner())?, waiting)
     }
 
     /// The same, when the session with the server has not been made again.
-    pub(super) fn again(down: ServerSession, server: Socket, waiting: Waiting) -> Option<Self> {
-        let ServerSession::H1(down) = down else { return None };
+    pub(super) fn again(down: Box<ServerSession>, server: Socket, waiting: Waiting) -> Option<Self> {
         let head = down.get_headers_raw_bytes().to_vec().into_boxed_slice();
         let client = Socket::from_stream(down.into_inner())?;
         Some(Self { client, server, head, waiting })
@@ -95,34 +91,14 @@ impl Parked {
         }
     }
 
-    /// Makes the session with the client again, and leaves the server's socket to
-    /// [`server_session`]. `None` when it cannot be made, which nothing that was parked causes.
-    pub(super) async fn resume(self, front: &Front) -> (Option<ServerSession>, Socket, Waiting) {
+    /// Makes the session with the client again, and leaves that with the server to
+    /// [`sessions::of_server`](super::sessions::of_server). `None` when it cannot be made, which nothing that was parked causes.
+    pub(super) async fn resume(self, front: &Front) -> (Option<Box<ServerSession>>, Socket, Waiting) {
         let Self { client, server, head, waiting } = self;
         client.wire().put_back(&head);
-        let mut down = client_session(front, client);
+        let mut down = of_client(front, client);
         // All of it is there, and was read before.
-        let is_read = matches!(Box::pin(down.read_request()).await, Ok(true));
+        let is_read = matches!(Box::pin(down.read_request()).await, Ok(Some(_)));
         (is_read.then_some(down), server, waiting)
     }
-}
-
-/// A session with the server at the other end of `socket`, to which a request as `asked` for has
-/// been sent. What the answer means depends on its method and on an upgrade, and the session need
-/// not know more of it.
-///
-/// # Errors
-/// When such a request cannot be written.
-pub(super) async fn server_session(socket: Socket, asked: &RequestHeader) -> pingora::Result<Box<ClientSession>> {
-    let mut request = Box::new(RequestHeader::build(asked.method.clone(), b"/", None)?);
-    if let Some(protocol) = headers::upgrade_of(asked) {
-        request.insert_header(CONNECTION, "Upgrade")?;
-        request.insert_header(UPGRADE, protocol)?;
-    }
-    let wire = socket.wire().clone();
-    let mut up = Box::new(ClientSession::new(Box::new(socket)));
-    // While we hold the wire, what a session writes is collected; this goes nowhere.
-    let written = up.write_request_header(request).await;
-    wire.forget_unsent();
-    written.map(|_| up)
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -17,8 +17,8 @@ use crate::affinity::tag::Secret;
 use crate::affinity::{self, Asker, Finding, sticky};
 use crate::config::{AffinitySource, Learn};
 use crate::session_store::SessionStore;
-use crate::upstream::Upstream;
-use crate::upstream::headers;
+use crate::upstream::request::{self, Changes};
+use crate::upstream::{Upstream, headers};
 
 /// Where a request belongs.
 #[derive(Debug)]
@@ -87,18 +87,18 @@ impl Placement {
         Self { session, holder, key, source, learned, reads }
     }
 
-    /// Takes off the request what is between the client and us, and has the server answer so that
-    /// we can read it.
-    pub(super) fn prepare(&self, head: &mut RequestHeader, upstream: &Upstream) -> pingora::Result<()> {
-        if let Session::Tagged { query, .. } = &self.session {
-            headers::set_query(head, query)?;
-        }
-        if self.reads.is_some() {
-            head.remove_header(&ACCEPT_ENCODING);
-        }
-        match upstream.sticky_cookie() {
-            Some(cookie) if !cookie.is_passed => headers::drop_cookie(head, &cookie.name),
-            Some(_) | None => Ok(()),
+    /// What of the request is between the client and us, and what has the server answer so that we
+    /// can read it.
+    pub(super) fn changes<'a>(&'a self, head: &RequestHeader, upstream: &'a Upstream) -> Changes<'a> {
+        let query = match &self.session {
+            Session::Tagged { query, .. } => Some(query.as_str()),
+            Session::Issued(_) | Session::Handshake(_) | Session::Foreign => None,
+        };
+        let cookie = upstream.sticky_cookie().filter(|cookie| !cookie.is_passed);
+        Changes {
+            query,
+            drops_cookie: cookie.map(|cookie| cookie.name.as_str()),
+            drops_accept_encoding: self.reads.is_some() || request::wants_plain_events(head, &upstream.sse),
         }
     }
 

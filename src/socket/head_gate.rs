@@ -65,7 +65,7 @@ impl HeadGate {
         while at < bytes.len() {
             // Most bytes are in the middle of lines.
             if let State::Line { .. } = self.state {
-                let to_lf = bytes[at..].iter().position(|byte| *byte == b'\n');
+                let to_lf = memchr::memchr(b'\n', &bytes[at..]);
                 let skipped = to_lf.unwrap_or(bytes.len() - at);
                 self.spend(skipped)?;
                 at += skipped;

@@ -13,6 +13,7 @@
 mod head_gate;
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -34,6 +35,14 @@ use tokio::net::TcpStream;
 use head_gate::HeadGate;
 
 use crate::proxy_protocol::Ends;
+
+/// Most bytes that are read ahead at once: heads are shorter, as a rule.
+const READ_AHEAD_MAX: usize = 4096;
+
+thread_local! {
+    /// Where they are read into: one for all connections, so that none has to be cleared for each.
+    static READ_AHEAD: RefCell<[u8; READ_AHEAD_MAX]> = const { RefCell::new([0; READ_AHEAD_MAX]) };
+}
 
 /// A connection, with what was read ahead and what is not yet sent.
 #[derive(Debug)]
@@ -58,8 +67,6 @@ struct Waiting {
 impl Wire {
     /// Writes beyond this many bytes are not collected.
     const COALESCE_MAX: usize = 16 * 1024;
-    /// Most bytes that are read ahead: heads are shorter, as a rule.
-    const READ_AHEAD_MAX: usize = 4096;
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // A panic elsewhere leaves whole values behind.
@@ -98,14 +105,24 @@ impl Wire {
         waiting.unread.splice(..0, bytes.iter().copied());
     }
 
-    /// Drops what was written and not yet sent.
-    pub fn forget_unsent(&self) {
-        self.waiting().unsent = Vec::new();
+    /// What was written and not yet sent, for somebody who knows better.
+    pub fn take_unsent(&self) -> Vec<u8> {
+        std::mem::take(&mut self.waiting().unsent)
     }
 
     /// Writes past the session: `bytes` are collected, and leave with the next flush.
     pub fn collect(&self, bytes: &[u8]) {
         self.waiting().unsent.extend_from_slice(bytes);
+    }
+
+    /// The same with bytes that nobody else needs.
+    pub fn collect_all(&self, bytes: Vec<u8>) {
+        let mut waiting = self.waiting();
+        if waiting.unsent.is_empty() {
+            waiting.unsent = bytes;
+        } else {
+            waiting.unsent.extend_from_slice(&bytes);
+        }
     }
 
     /// What was read ahead, for somebody who reads past the session.
@@ -169,18 +186,19 @@ impl Wire {
     }
 
     fn try_read_ahead(&self) -> io::Result<usize> {
-        let mut buffer = [0; Self::READ_AHEAD_MAX];
-        let mut read = None;
-        let result = self.tcp.try_io(Interest::READABLE, || {
-            let count = (&*SockRef::from(&self.tcp)).read(&mut buffer)?;
-            read = Some(count);
-            // A short read means that all is read: tokio is told, and saves the read that would
-            // only say so.
-            if (1..buffer.len()).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        let Some(read) = read else { return result.map(|()| 0) };
-        self.waiting().unread.extend_from_slice(&buffer[..read]);
-        Ok(read)
+        READ_AHEAD.with_borrow_mut(|buffer| {
+            let mut read = None;
+            let result = self.tcp.try_io(Interest::READABLE, || {
+                let count = (&*SockRef::from(&self.tcp)).read(&mut buffer[..])?;
+                read = Some(count);
+                // A short read means that all is read: tokio is told, and saves the read that would
+                // only say so.
+                if (1..buffer.len()).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            let Some(read) = read else { return result.map(|()| 0) };
+            self.waiting().unread.extend_from_slice(&buffer[..read]);
+            Ok(read)
+        })
     }
 
     /// Waits until the peer closes, or the connection fails. Never ends once the peer has sent

@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod headers;
 mod pool;
+pub mod request;
 
 use std::io;
 use std::iter;

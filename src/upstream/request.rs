@@ -1,0 +1,317 @@
+//! A request as its server gets it: hop-by-hop fields end here (RFC 9110, section 7.6.1), an upgrade
+//! is the one thing of theirs that is passed on, and only then, and the hop before us is named.
+//!
+//! It is written in one go from what the client has sent, in its order and its spelling: no copy is
+//! made only to be changed.
+
+use std::net::IpAddr;
+
+use http::header::{ACCEPT_ENCODING, CONNECTION, COOKIE, HOST, TE, TRAILER, UPGRADE};
+use http::{HeaderName, Method};
+use pingora::http::RequestHeader;
+
+use super::headers::{
+    KEEP_ALIVE, PROXY_CONNECTION, X_FORWARDED_HOST, X_FORWARDED_PROTO, accepts_event_stream, named, upgrade_of,
+};
+use crate::affinity::forwarded::{self, FORWARDED, X_FORWARDED_FOR};
+use crate::affinity::sticky;
+use crate::config::{AcceptEncoding, Sse};
+
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// The previous hop, as the forwarded fields name it.
+#[derive(Clone, Copy, Debug)]
+pub struct PreviousHop {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether what it says of hops before it is believed.
+    pub is_trusted: bool,
+    /// `http` or `https`: what it spoke to us.
+    pub scheme: &'static str,
+}
+
+/// What becomes different on the way, beside what every proxy changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes<'a> {
+    /// A query in the place of the request's own.
+    pub query: Option<&'a str>,
+    /// The cookie of this name goes no further.
+    pub drops_cookie: Option<&'a str>,
+    /// The response is to come as it is, not compressed.
+    pub drops_accept_encoding: bool,
+}
+
+/// Whether the server of an event stream is to send it as it is, by `sse`: what is compressed is held
+/// back by whoever compresses it, and nothing can be inserted.
+pub fn wants_plain_events(request: &RequestHeader, sse: &Sse) -> bool {
+    sse.accept_encoding == AcceptEncoding::Remove && accepts_event_stream(&request.headers)
+}
+
+/// The head of `request` for a server that is called `authority` if the client did not name it.
+/// `None` when its target does not fit on a line.
+pub fn head(request: &RequestHeader, hop: PreviousHop, authority: &str, changes: Changes<'_>) -> Option<Vec<u8>> {
+    /// Few heads are longer.
+    const USUAL: usize = 1024;
+    let mut head = Vec::with_capacity(USUAL);
+    start(&mut head, request, changes.query)?;
+    let named: Vec<HeaderName> = named(&request.headers).collect();
+    for (name, (spelling, value)) in request.headers.iter().map(|(name, _)| name).zip(request.case_header_iter()) {
+        let (spelling, value) = (spelling.as_slice(), value.as_bytes());
+        if ends_here(name) || is_replaced(name, hop) || named.contains(name) {
+            continue;
+        }
+        match changes {
+            Changes { drops_accept_encoding: true, .. } if *name == ACCEPT_ENCODING => {}
+            Changes { drops_cookie: Some(cookie), .. } if *name == COOKIE => {
+                without_cookie(&mut head, spelling, value, cookie);
+            }
+            _ => field(&mut head, spelling, value),
+        }
+    }
+    if let Some(protocol) = upgrade_of(request) {
+        field(&mut head, b"Connection", b"Upgrade");
+        field(&mut head, b"Upgrade", protocol.as_bytes());
+    }
+    introduce(&mut head, request, hop);
+    if !request.headers.contains_key(HOST) {
+        field(&mut head, b"Host", authority.as_bytes()); // Only HTTP/1.0 may leave it out.
+    }
+    head.extend_from_slice(b"\r\n");
+    Some(head)
+}
+
+/// The request line.
+fn start(head: &mut Vec<u8>, request: &RequestHeader, query: Option<&str>) -> Option<()> {
+    let target = request.raw_path();
+    // Behind the absolute form the host is named twice, and servers expect the origin form.
+    let is_absolute = !target.starts_with(b"/") && request.method != Method::OPTIONS;
+    let target = match request.uri.path_and_query() {
+        _ if !is_absolute && query.is_none() => target,
+        Some(target) if query.is_none() => target.as_str().as_bytes(),
+        Some(target) => target.path().as_bytes(),
+        None => b"/",
+    };
+    let is_line = |text: &[u8]| text.iter().all(|byte| !matches!(byte, 0..=b' ' | 0x7F));
+    if !is_line(target) || !query.is_none_or(|query| is_line(query.as_bytes())) {
+        return None;
+    }
+    let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+    for part in [request.method.as_str().as_bytes(), b" ", target, mark.as_bytes(), query.as_bytes(), b" HTTP/1.1\r\n"]
+    {
+        head.extend_from_slice(part);
+    }
+    Some(())
+}
+
+/// Whether a field is between the client and us. `Transfer-Encoding` is as well, but says how the
+/// body is framed, which stays as it is.
+fn ends_here(name: &HeaderName) -> bool {
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRAILER, UPGRADE, TE, HTTP2_SETTINGS].contains(name)
+}
+
+/// Whether a field is written anew: strangers have nothing to say of hops before them.
+fn is_replaced(name: &HeaderName, hop: PreviousHop) -> bool {
+    *name == X_FORWARDED_FOR || (!hop.is_trusted && [X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED].contains(name))
+}
+
+/// Names the hop before us, behind those that it has named if it is trusted.
+fn introduce(head: &mut Vec<u8>, request: &RequestHeader, hop: PreviousHop) {
+    let said = |name: &HeaderName| hop.is_trusted && request.headers.contains_key(name);
+    let before = request.headers.get_all(X_FORWARDED_FOR).iter().filter(|_| hop.is_trusted);
+    head.extend_from_slice(b"X-Forwarded-For: ");
+    for hops in before {
+        head.extend_from_slice(hops.as_bytes());
+        head.extend_from_slice(b", ");
+    }
+    head.extend_from_slice(forwarded::text(hop.address).as_bytes());
+    head.extend_from_slice(b"\r\n");
+    if !said(&X_FORWARDED_PROTO) {
+        field(head, b"X-Forwarded-Proto", hop.scheme.as_bytes());
+    }
+    if !said(&X_FORWARDED_HOST)
+        && let Some(host) = request.headers.get(HOST)
+    {
+        field(head, b"X-Forwarded-Host", host.as_bytes());
+    }
+}
+
+fn without_cookie(head: &mut Vec<u8>, spelling: &[u8], value: &[u8], cookie: &str) {
+    match std::str::from_utf8(value) {
+        Ok(text) => {
+            if let Some(left) = sticky::without(text, cookie) {
+                field(head, spelling, left.as_bytes());
+            }
+        }
+        // Not text, so not only ours; and what is in it is not ours to lose.
+        Err(_) => field(head, spelling, value),
+    }
+}
+
+fn field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    for part in [name, b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::ACCEPT;
+
+    const STRANGER: PreviousHop =
+        PreviousHop { address: IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9)), is_trusted: false, scheme: "http" };
+    const TRUSTED: PreviousHop = PreviousHop { is_trusted: true, ..STRANGER };
+
+    fn request(target: &str, fields: &[(&str, &str)]) -> RequestHeader {
+        let mut head = RequestHeader::build("GET", target.as_bytes(), None).expect("a valid request");
+        for (name, value) in fields {
+            head.append_header((*name).to_owned(), *value).expect("a valid field");
+        }
+        head
+    }
+
+    fn sent(request: &RequestHeader, hop: PreviousHop, changes: Changes<'_>) -> String {
+        let head = head(request, hop, "10.0.0.1:3000", changes).expect("a valid request");
+        String::from_utf8(head).expect("tests are text")
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        #[track_caller]
+        fn check(hop: PreviousHop, fields: &[(&str, &str)], expected: &[&str]) {
+            let sent = sent(&request("/", fields), hop, Changes::default()).to_ascii_lowercase();
+            let (start, fields_sent) = sent.split_once("\r\n").expect("there are lines");
+            let mut lines: Vec<&str> = fields_sent.trim_end().lines().collect();
+            let mut expected = expected.to_vec();
+            lines.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!((start, lines), ("get / http/1.1", expected), "{fields:?}");
+            assert!(sent.ends_with("\r\n\r\n"), "{sent}");
+        }
+
+        let ours = ["x-forwarded-for: 203.0.113.9", "x-forwarded-proto: http", "x-forwarded-host: a", "host: a"];
+        let host = ("Host", "a");
+        check(STRANGER, &[host, ("Connection", "keep-alive"), ("Keep-Alive", "5")], &ours);
+        check(STRANGER, &[host, ("Connection", "X-Private, close"), ("X-Private", "1")], &ours);
+        check(STRANGER, &[host, ("TE", "trailers"), ("Trailer", "X"), ("Proxy-Connection", "close")], &ours);
+        // No upgrade without `Connection: upgrade`.
+        check(STRANGER, &[host, ("Upgrade", "websocket")], &ours);
+        check(
+            STRANGER,
+            &[host, ("Upgrade", "h2c"), ("Connection", "upgrade, http2-settings"), ("HTTP2-Settings", "x")],
+            &ours,
+        );
+        let mut upgrade = ours.to_vec();
+        upgrade.extend(["connection: upgrade", "upgrade: websocket"]);
+        check(STRANGER, &[host, ("Upgrade", "websocket"), ("Connection", "keep-alive, Upgrade")], &upgrade);
+        // What frames and forwards cannot be named away.
+        let mut framed = ours.to_vec();
+        framed.push("content-length: 5");
+        check(
+            STRANGER,
+            &[host, ("Connection", "host, content-length, x-forwarded-for"), ("Content-Length", "5")],
+            &framed,
+        );
+        // Strangers' forwarded fields are replaced, those of trusted hops continued.
+        let forwarded = [
+            host,
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "b"),
+            ("Forwarded", "for=b"),
+        ];
+        check(STRANGER, &forwarded, &ours);
+        check(
+            TRUSTED,
+            &forwarded,
+            &[
+                "host: a",
+                "x-forwarded-for: 192.0.2.1, 203.0.113.9",
+                "x-forwarded-proto: https",
+                "x-forwarded-host: b",
+                "forwarded: for=b",
+            ],
+        );
+        check(
+            TRUSTED,
+            &[host, ("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-For", "10.0.0.1")],
+            &[
+                "host: a",
+                "x-forwarded-for: 192.0.2.1, 10.0.0.1, 203.0.113.9",
+                "x-forwarded-proto: http",
+                "x-forwarded-host: a",
+            ],
+        );
+        check(STRANGER, &[], &["host: 10.0.0.1:3000", "x-forwarded-for: 203.0.113.9", "x-forwarded-proto: http"]);
+    }
+
+    #[test]
+    fn an_absolute_target_becomes_an_origin_target() {
+        #[track_caller]
+        fn check(target: &str, expected: &str) {
+            let sent = sent(&request(target, &[("Host", "a")]), STRANGER, Changes::default());
+            assert_eq!(sent.lines().next(), Some(format!("GET {expected} HTTP/1.1").as_str()));
+        }
+
+        check("http://a/b?c=d", "/b?c=d");
+        check("/b?c=d", "/b?c=d");
+        check("/", "/");
+    }
+
+    #[test]
+    fn whoever_takes_event_streams_names_them_and_gets_them_as_they_are() {
+        #[track_caller]
+        fn check(accept: &[&str], expected: bool) {
+            let mut head = request("/", &[("Accept-Encoding", "gzip")]);
+            for field in accept {
+                head.append_header(ACCEPT, *field).expect("a valid field");
+            }
+            for (choice, is_removed) in [(AcceptEncoding::Remove, expected), (AcceptEncoding::Pass, false)] {
+                let sse = Sse { accept_encoding: choice, ..Sse::default() };
+                assert_eq!(wants_plain_events(&head, &sse), is_removed, "{accept:?}, {choice:?}");
+            }
+        }
+
+        check(&["text/event-stream"], true);
+        check(&["application/json, Text/Event-Stream;q=0.5"], true);
+        check(&["application/json", "text/event-stream"], true);
+        check(&["text/event-stream;q=0"], false);
+        check(&["text/event-stream; Q=0.000"], false);
+        check(&["*/*"], false);
+        check(&["text/*"], false);
+        check(&[], false);
+    }
+
+    #[test]
+    fn what_is_between_the_client_and_us_is_taken_off() {
+        #[track_caller]
+        fn check(changes: Changes<'_>, expected: &[&str]) {
+            let fields = [
+                ("host", "a"),
+                ("Accept-Encoding", "gzip"),
+                ("COOKIE", "a=b; steadfast=x; c=d"),
+                ("cookie", "steadfast=x"),
+            ];
+            let sent = sent(&request("/p?sid=tagged", &fields), STRANGER, changes);
+            let lines: Vec<&str> = sent.lines().filter(|line| !line.starts_with("X-Forwarded-")).collect();
+            assert_eq!(lines, [expected, &[""]].concat(), "{changes:?}");
+        }
+
+        let (start, cookies) = ("GET /p?sid=tagged HTTP/1.1", ["COOKIE: a=b; steadfast=x; c=d", "cookie: steadfast=x"]);
+        check(Changes::default(), &[start, "host: a", "Accept-Encoding: gzip", cookies[0], cookies[1]]);
+        let query = Changes { query: Some("sid=own"), ..Changes::default() };
+        check(query, &["GET /p?sid=own HTTP/1.1", "host: a", "Accept-Encoding: gzip", cookies[0], cookies[1]]);
+        let coding = Changes { drops_accept_encoding: true, ..Changes::default() };
+        check(coding, &[start, "host: a", cookies[0], cookies[1]]);
+        let cookie = Changes { drops_cookie: Some("steadfast"), ..Changes::default() };
+        check(cookie, &[start, "host: a", "Accept-Encoding: gzip", "COOKIE: a=b; c=d"]);
+    }
+
+    #[test]
+    fn a_target_that_breaks_the_line_is_not_written() {
+        for query in ["a b", "a\r\nb", "a\tb", "a\x7Fb", "a\0b"] {
+            let changes = Changes { query: Some(query), ..Changes::default() };
+            assert_eq!(head(&request("/", &[("Host", "a")]), STRANGER, "s", changes), None, "{query:?}");
+        }
+    }
+}
