@@ -37,7 +37,7 @@ use crate::observe::metrics::Metrics;
 use crate::relay::inbox::{Inbox, Workers};
 use crate::relay::{EndReason, Tick, registry};
 use crate::session_store::SessionStore;
-use crate::socket::{self, keepalive};
+use crate::socket::{self, Transport, keepalive};
 use crate::upstream::{Pool, Upstream};
 
 /// Why the proxy could not start.
@@ -333,7 +333,7 @@ fn begin(listener: &Arc<Listener>, tcp: TcpStream, peer: SocketAddr, front: &Arc
         return;
     };
     let open = Open::new(front.observer.clone(), live.clone(), ticket);
-    let (front, socket) = (front.clone(), socket::Socket::new(tcp));
+    let (front, socket) = (front.clone(), socket::Socket::new(Transport::Tcp(tcp)));
     if listener.reads_headers() {
         tokio::spawn(listener.clone().arrive(front, socket, peer.ip(), open));
     } else {

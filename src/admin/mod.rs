@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::exchange::Front;
 use crate::relay::inbox::Workers;
-use crate::socket::Socket;
+use crate::socket::{Socket, Transport};
 
 /// Serves the admin address for as long as the process lives.
 pub async fn serve(listener: TcpListener, front: Arc<Front>, workers: Workers) {
@@ -26,7 +26,9 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, workers: Workers) {
         match listener.accept().await {
             Ok((tcp, _)) => {
                 let (admin, stopping) = (admin.clone(), stopping.clone());
-                tokio::spawn(async move { admin.process_new(Box::new(Socket::new(tcp)), &stopping).await });
+                tokio::spawn(
+                    async move { admin.process_new(Box::new(Socket::new(Transport::Tcp(tcp))), &stopping).await },
+                );
             }
             Err(error) => {
                 tracing::warn!("admin: cannot accept connections: {error}");

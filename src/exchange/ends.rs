@@ -1,15 +1,12 @@
 //! How an exchange takes leave of its client: the connection is kept, or closed so that what was
 //! said last arrives.
 
-use std::io;
-use std::net::Shutdown;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{BError, ErrorType};
-use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -166,20 +163,17 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would take
 /// the answer from a client that is still sending.
 async fn linger(socket: Socket) {
-    let Some(Parts { tcp, .. }) = socket.into_parts() else { return };
-    if SockRef::from(&tcp).shutdown(Shutdown::Write).is_err() {
-        return; // The client is gone.
-    }
+    let Some(Parts { mut transport, .. }) = socket.into_parts() else { return };
     let listening = async {
+        if transport.shutdown().await.is_err() {
+            return; // The client is gone.
+        }
         let (mut ignored, mut left) = (vec![0; 4096], LINGER_BYTES_MAX);
-        while tcp.readable().await.is_ok() {
-            match tcp.try_read(&mut ignored) {
-                Ok(0) => return,
-                Ok(read) if read > left => return,
-                Ok(read) => left -= read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
+        while let Ok(read @ 1..) = transport.read(&mut ignored).await {
+            if read > left {
+                return;
             }
+            left -= read;
         }
     };
     // Over in time or not, the connection is closed now.

@@ -19,7 +19,7 @@ use crate::observe::Record;
 use crate::relay::{
     self, ClientFraming, EndReason, Events, Handover, Keepalive, Kind, Protocol, ServerFraming, Untouched, WebSocket,
 };
-use crate::socket::{self, Socket};
+use crate::socket::Socket;
 use crate::upstream::{Upstream, headers};
 
 /// What is to be done with an answer, and the head the client gets.
@@ -148,12 +148,12 @@ pub(super) async fn hand_over(
     };
     let unanswered = upstream.timeouts.send.max(UNANSWERED_MIN);
     // What fails here has failed already, and the relay will find out.
-    let _ = socket::watch_peer(&client.tcp, unanswered).and(socket::watch_peer(&server.tcp, unanswered));
+    let _ = client.transport.watch_peer(unanswered).and(server.transport.watch_peer(unanswered));
     Next::Relay(Box::new(Handover {
-        client: client.tcp,
+        client: client.transport,
         client_unread: client.unread,
         client_unsent: client.unsent,
-        server: server.tcp,
+        server: server.transport,
         server_unsent: server.unsent,
         server_unread: server.unread,
         protocol,

@@ -5,16 +5,13 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::Shutdown;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 
 use super::events::{self, TAILROOM};
 use super::websocket;
+use crate::socket::Transport;
 
 /// Space before what is read, for what is to be sent before it.
 pub const HEADROOM: usize = if events::HEADROOM > websocket::HEADROOM { events::HEADROOM } else { websocket::HEADROOM };
@@ -33,11 +30,9 @@ pub fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// Reads into `buffer` behind its headroom. `Ok(0)` is the end.
-pub fn poll_read(from: &mut TcpStream, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+pub fn poll_read(from: &mut Transport, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut free = ReadBuf::new(&mut buffer[HEADROOM..HEADROOM + READ_MAX]);
-    // Not `try_read`: after a short read `poll_read` knows that the socket is empty, and saves
-    // the read that would only say so.
-    ready!(Pin::new(from).poll_read(cx, &mut free))?;
+    ready!(from.poll_read(cx, &mut free))?;
     Poll::Ready(Ok(free.filled().len()))
 }
 
@@ -45,6 +40,8 @@ pub fn poll_read(from: &mut TcpStream, buffer: &mut [u8], cx: &mut Context<'_>) 
 #[derive(Debug, Default)]
 pub struct Lane {
     unsent: Vec<u8>,
+    /// The taker's transport has taken more than it could send.
+    is_held: bool,
     /// Nothing more comes after what waits.
     ending: bool,
     /// The taker has been told so, or need not be.
@@ -68,7 +65,7 @@ impl Lane {
 
     /// Whether bytes wait.
     pub fn is_blocked(&self) -> bool {
-        !self.unsent.is_empty()
+        !self.unsent.is_empty() || self.is_held
     }
 
     /// Whether more may be read for it.
@@ -82,32 +79,37 @@ impl Lane {
     }
 
     /// Sends `bytes`, or keeps what `to` does not take now. Returns whether it took any.
-    pub fn send(&mut self, to: &TcpStream, bytes: &[u8]) -> io::Result<bool> {
+    pub fn send(&mut self, to: &Transport, bytes: &[u8]) -> io::Result<bool> {
         let mut taken = 0;
-        if self.unsent.is_empty() && !bytes.is_empty() {
+        if !self.is_blocked() && !bytes.is_empty() {
             taken = would_block_is_zero(to.try_write(bytes))?;
             self.sent += taken as u64;
+            self.is_held = to.has_unsent();
         }
         self.unsent.extend_from_slice(&bytes[taken..]);
         Ok(taken > 0)
     }
 
     /// Sends what waits. Ready when nothing waits any more; `true` when anything was taken.
-    pub fn poll_flush(&mut self, to: &TcpStream, cx: &mut Context<'_>, took: &mut bool) -> Poll<io::Result<()>> {
-        while !self.unsent.is_empty() {
+    pub fn poll_flush(&mut self, to: &Transport, cx: &mut Context<'_>, took: &mut bool) -> Poll<io::Result<()>> {
+        while self.is_blocked() {
             ready!(to.poll_write_ready(cx))?;
+            *took |= to.try_flush()?;
             let taken = would_block_is_zero(to.try_write(&self.unsent))?;
             self.sent += taken as u64;
             *took |= taken > 0;
             self.unsent.drain(..taken);
+            self.is_held = to.has_unsent();
         }
         self.unsent = Vec::new(); // A quiet relay holds no buffer.
         if self.ending && !self.ended {
-            self.ended = true;
             if !self.frees_taker {
+                let told = to.poll_shutdown(cx);
+                self.is_held = told.is_pending();
                 // The taker may be gone already: then it needs no telling.
-                let _ = SockRef::from(to).shutdown(Shutdown::Write);
+                let _ = ready!(told);
             }
+            self.ended = true;
         }
         Poll::Ready(Ok(()))
     }
@@ -131,6 +133,7 @@ impl Lane {
     /// Forgets what waits: the taker is gone.
     pub fn abandon(&mut self) {
         self.unsent = Vec::new();
+        self.is_held = false;
         self.ending = true;
         self.ended = true;
     }

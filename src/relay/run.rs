@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::events::Events;
 use super::inbox::{Answer, Description, Id};
 use super::lane::{self, HEADROOM, Lane};
@@ -19,20 +17,20 @@ use super::timers::Tick;
 use super::websocket::{Goodbye, WebSocket};
 use super::{EndReason, chunked};
 use crate::observe::Record;
-use crate::socket::Parts;
+use crate::socket::{Parts, Transport};
 use crate::upstream::Upstream;
 
 /// What an exchange hands over when its connection stays.
 #[derive(Debug)]
 pub struct Handover {
-    /// The client's socket.
-    pub client: TcpStream,
+    /// The client's connection.
+    pub client: Transport,
     /// What the client sent that nobody has read.
     pub client_unread: Vec<u8>,
     /// What was written for the client and not yet sent: the response's head, for one.
     pub client_unsent: Vec<u8>,
-    /// The server's socket.
-    pub server: TcpStream,
+    /// The server's connection.
+    pub server: Transport,
     /// What was written for the server and not yet sent: the end of the request's body.
     pub server_unsent: Vec<u8>,
     /// What the server sent behind its head.
@@ -66,8 +64,8 @@ pub enum Protocol {
 /// A connection that stays.
 #[derive(Debug)]
 pub struct Relay {
-    client: TcpStream,
-    server: TcpStream,
+    client: Transport,
+    server: Transport,
     /// From the client to the server.
     up: Lane,
     /// From the server to the client.
@@ -529,7 +527,7 @@ impl Relay {
         self.record.add_bytes(self.up.sent, self.down.sent);
         self.record.end(reason);
         let Protocol::Events(_, Some(next)) = self.protocol else { return None };
-        let client = Parts { tcp: self.client, unread: next, unsent: Vec::new() };
+        let client = Parts { transport: self.client, unread: next, unsent: Vec::new() };
         self.down.has_freed_taker().then_some(Freed { client, patience: self.upstream.timeouts.keepalive })
     }
 }

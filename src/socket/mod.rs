@@ -1,4 +1,4 @@
-//! A TCP connection as Pingora's HTTP sessions see it, and as we get it back from them.
+//! A connection as Pingora's HTTP sessions see it, and as we get it back from them.
 //!
 //! A session may read no further than the head it parses: what follows stays in the [`Wire`]
 //! until it is asked for. So at the hand-off nothing is hidden in a session's buffers, whatever
@@ -11,16 +11,15 @@
 //! and reads no more for a peer that has not taken what it was sent.
 
 mod head_gate;
+mod transport;
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -28,11 +27,10 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use head_gate::HeadGate;
+pub use transport::{Transport, keepalive};
 
 use crate::proxy_protocol::Ends;
 
@@ -47,7 +45,7 @@ thread_local! {
 /// A connection, with what was read ahead and what is not yet sent.
 #[derive(Debug)]
 pub struct Wire {
-    tcp: TcpStream,
+    transport: Transport,
     waiting: Mutex<Waiting>,
 }
 
@@ -91,7 +89,7 @@ impl Wire {
 
     /// Whether bytes wait to be sent.
     pub fn has_unsent(&self) -> bool {
-        !self.waiting().unsent.is_empty()
+        !self.waiting().unsent.is_empty() || self.transport.has_unsent()
     }
 
     /// Whether so many bytes wait to be sent that no more should be read for this peer.
@@ -145,7 +143,7 @@ impl Wire {
     /// When the connection has failed.
     pub async fn read_more(&self) -> io::Result<bool> {
         loop {
-            self.tcp.readable().await?; // Which may say so for nothing.
+            poll_fn(|cx| self.transport.poll_read_ready(cx)).await?; // Which may say so for nothing.
             match self.try_read_ahead() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read.map(|read| read > 0),
@@ -182,20 +180,12 @@ impl Wire {
     /// # Errors
     /// When it has failed.
     pub fn ends(&self) -> io::Result<Ends> {
-        Ok(Ends { source: self.tcp.peer_addr()?, destination: self.tcp.local_addr()? })
+        self.transport.ends()
     }
 
     fn try_read_ahead(&self) -> io::Result<usize> {
         READ_AHEAD.with_borrow_mut(|buffer| {
-            let mut read = None;
-            let result = self.tcp.try_io(Interest::READABLE, || {
-                let count = (&*SockRef::from(&self.tcp)).read(&mut buffer[..])?;
-                read = Some(count);
-                // A short read means that all is read: tokio is told, and saves the read that would
-                // only say so.
-                if (1..buffer.len()).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            let Some(read) = read else { return result.map(|()| 0) };
+            let read = self.transport.try_read(&mut buffer[..])?;
             self.waiting().unread.extend_from_slice(&buffer[..read]);
             Ok(read)
         })
@@ -204,15 +194,12 @@ impl Wire {
     /// Waits until the peer closes, or the connection fails. Never ends once the peer has sent
     /// something that nobody reads: then only writing shows.
     pub async fn closed(&self) {
-        if let Ok(1..) = self.tcp.peek(&mut [0]).await {
-            std::future::pending::<()>().await;
-        }
+        poll_fn(|cx| self.transport.poll_closed(cx)).await;
     }
 
     /// Whether the peer is still there and has sent nothing unasked: fit for another request.
     pub fn is_quiet(&self) -> bool {
-        let nothing = matches!(self.tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        nothing && self.waiting().unread.is_empty()
+        self.transport.is_quiet() && self.waiting().unread.is_empty()
     }
 
     /// Sends what waits.
@@ -230,14 +217,14 @@ impl Wire {
     pub fn start_sending(&self) -> io::Result<()> {
         let mut waiting = self.waiting();
         while !waiting.unsent.is_empty() {
-            match self.tcp.try_write(&waiting.unsent) {
+            match self.transport.try_write(&waiting.unsent) {
                 Ok(sent) => drop(waiting.unsent.drain(..sent)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
         waiting.unsent = Vec::new(); // An idle connection holds no buffer.
-        Ok(())
+        self.transport.try_flush().map(drop)
     }
 
     fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -246,32 +233,16 @@ impl Wire {
             if !self.has_unsent() {
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.tcp.poll_write_ready(cx))?;
+            ready!(self.transport.poll_write_ready(cx))?;
         }
     }
-}
-
-/// How TCP finds out that a silent peer is gone: after 60 s, by four probes 15 s apart.
-pub fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
-}
-
-/// Has TCP watch the peer of a connection that will be silent for long, or takes what it is sent
-/// without a word: after `unanswered` without an acknowledgement it counts as gone.
-///
-/// # Errors
-/// When the connection has failed already.
-pub fn watch_peer(tcp: &TcpStream, unanswered: Duration) -> io::Result<()> {
-    let socket = SockRef::from(tcp);
-    socket.set_tcp_keepalive(&keepalive())?;
-    socket.set_tcp_user_timeout(Some(unanswered))
 }
 
 /// What is left of a connection when HTTP is done with it.
 #[derive(Debug)]
 pub struct Parts {
     /// The connection.
-    pub tcp: TcpStream,
+    pub transport: Transport,
     /// Read from it, and by nobody yet.
     pub unread: Vec<u8>,
     /// To be sent before anything else.
@@ -284,18 +255,18 @@ pub struct Socket(Arc<Wire>);
 
 impl Socket {
     /// A connection of which nothing has been read.
-    pub fn new(tcp: TcpStream) -> Self {
-        Self(Arc::new(Wire { tcp, waiting: Mutex::default() }))
+    pub fn new(transport: Transport) -> Self {
+        Self(Arc::new(Wire { transport, waiting: Mutex::default() }))
     }
 
     /// A connection that is put together again.
     pub fn from_parts(parts: Parts) -> Self {
-        let Parts { tcp, unread, unsent } = parts;
+        let Parts { transport, unread, unsent } = parts;
         let waiting = Waiting { unread, unsent, ..Waiting::default() };
-        Self(Arc::new(Wire { tcp, waiting: Mutex::new(waiting) }))
+        Self(Arc::new(Wire { transport, waiting: Mutex::new(waiting) }))
     }
 
-    /// The socket that `stream` is; `None` when it is something else, such as TLS.
+    /// The socket that `stream` is; `None` when it is something else.
     pub fn from_stream(stream: Stream) -> Option<Self> {
         let socket: Box<Self> = stream.into_any().downcast().ok()?;
         Some(*socket)
@@ -316,21 +287,13 @@ impl Socket {
     pub fn into_parts(self) -> Option<Parts> {
         let wire = Arc::into_inner(self.0)?;
         let Waiting { unread, unsent, .. } = wire.waiting.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Some(Parts { tcp: wire.tcp, unread, unsent })
+        Some(Parts { transport: wire.transport, unread, unsent })
     }
 
-    fn poll_tcp(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(wire) = Arc::get_mut(&mut self.0) {
-            // Alone with the wire: this way tokio learns from a short read that all is read.
-            return Pin::new(&mut wire.tcp).poll_read(cx, buf);
-        }
-        let tcp = &self.0.tcp;
-        loop {
-            ready!(tcp.poll_read_ready(cx))?;
-            match tcp.try_read_buf(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return Poll::Ready(other.map(drop)),
-            }
+    fn poll_transport(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match Arc::get_mut(&mut self.0) {
+            Some(wire) => wire.transport.poll_read(cx, buf),
+            None => self.0.transport.poll_read_shared(cx, buf),
         }
     }
 }
@@ -351,7 +314,7 @@ impl AsyncRead for Socket {
         }
         drop(waiting);
         let before = buf.filled().len();
-        ready!(self.poll_tcp(cx, buf))?;
+        ready!(self.poll_transport(cx, buf))?;
         let mut waiting = self.0.waiting();
         let passed = waiting.gate.pass(&buf.filled()[before..])?;
         waiting.unread.extend_from_slice(&buf.filled()[before + passed..]);
@@ -368,7 +331,7 @@ impl AsyncWrite for Socket {
             drop(waiting);
             ready!(self.0.poll_send(cx))?;
             if bytes.len() > Wire::COALESCE_MAX {
-                return poll_write_tcp(&self.0.tcp, cx, bytes);
+                return poll_write(&self.0.transport, cx, bytes);
             }
             waiting = self.0.waiting();
         }
@@ -385,14 +348,14 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        Poll::Ready(SockRef::from(&self.0.tcp).shutdown(std::net::Shutdown::Write))
+        self.0.transport.poll_shutdown(cx)
     }
 }
 
-fn poll_write_tcp(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+fn poll_write(transport: &Transport, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     loop {
-        match tcp.try_write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_write_ready(cx))?,
+        match transport.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(transport.poll_write_ready(cx))?,
             other => return Poll::Ready(other),
         }
     }
@@ -409,7 +372,7 @@ impl Shutdown for Socket {
 
 impl UniqueID for Socket {
     fn id(&self) -> UniqueIDType {
-        self.0.tcp.as_raw_fd()
+        self.0.transport.id()
     }
 }
 

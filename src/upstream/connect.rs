@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{Pool, Server};
 use crate::proxy_protocol::{Ends, Version};
-use crate::socket::Socket;
+use crate::socket::{Socket, Transport};
 
 /// A new connection to `server`, before whose first byte it will be told of `client`, if given: the
 /// connection that a request came on.
@@ -24,7 +24,7 @@ pub async fn connect(server: &Server, within: Duration, client: Option<(Ends, Ve
         }
         let tcp = connected?;
         tcp.set_nodelay(true)?;
-        let socket = Socket::new(tcp);
+        let socket = Socket::new(Transport::Tcp(tcp));
         if let Some((ends, version)) = client {
             socket.wire().introduce(&ends.header(version), ends);
         }

@@ -1,0 +1,195 @@
+//! What carries the bytes of one connection, and all that the rest of the proxy may ask of it.
+//!
+//! The rule: nobody outside of here knows what a connection is made of. What is asked is small and
+//! polled, so that whatever carries bytes both ways can stand in the place of a TCP connection.
+
+use std::future::poll_fn;
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::proxy_protocol::Ends;
+
+/// A connection, whatever carries it. Dropping it closes it.
+#[derive(Debug)]
+pub enum Transport {
+    /// Bytes as they are.
+    Tcp(TcpStream),
+}
+
+impl Transport {
+    /// Reads into `buf`; nothing is the end. For whoever has the connection alone: then a short
+    /// read tells tokio that all is read, and saves the read that would only say so.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+        }
+    }
+
+    /// The same, for one who shares it.
+    pub fn poll_read_shared(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => loop {
+                ready!(tcp.poll_read_ready(cx))?;
+                match tcp.try_read_buf(buf) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => return Poll::Ready(other.map(drop)),
+                }
+            },
+        }
+    }
+
+    /// Ready when a read may bring something; or nothing after all.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads what is there; 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there, or that the connection has failed.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => try_read_tcp(tcp, buffer),
+        }
+    }
+
+    /// Takes of `bytes` what it can send or has room for now. If it holds more than it could send,
+    /// that is [`Self::has_unsent`], and nothing is taken until it is sent.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing was taken, or that the connection has failed.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_write(bytes),
+        }
+    }
+
+    /// Ready when a write may be taken; or not after all.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_write_ready(cx),
+        }
+    }
+
+    /// Whether it holds bytes that it took, in whatever form, and that the peer has not.
+    pub fn has_unsent(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false, // What the kernel took counts as sent.
+        }
+    }
+
+    /// Sends what it holds as far as the peer takes it now; `true` when it took any.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub fn try_flush(&self) -> io::Result<bool> {
+        match self {
+            Self::Tcp(_) => Ok(false),
+        }
+    }
+
+    /// Tells the peer that nothing more will be sent, once it has got what was. It may go on sending.
+    pub fn poll_shutdown(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => Poll::Ready(SockRef::from(tcp).shutdown(Shutdown::Write)),
+        }
+    }
+
+    /// Ready when the peer has closed, or the connection has failed. Never ready once the peer has
+    /// sent something that nobody reads: then only writing shows.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(tcp) => match ready!(tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0]))) {
+                Ok(1..) => Poll::Pending,
+                Ok(0) | Err(_) => Poll::Ready(()),
+            },
+        }
+    }
+
+    /// Whether the peer is still there and has sent nothing that was not asked for.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => {
+                matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+
+    /// The ends of the connection itself.
+    ///
+    /// # Errors
+    /// When it has failed.
+    pub fn ends(&self) -> io::Result<Ends> {
+        let tcp = self.tcp();
+        Ok(Ends { source: tcp.peer_addr()?, destination: tcp.local_addr()? })
+    }
+
+    /// Has TCP watch the peer of a connection that will be silent for long, or takes what it is
+    /// sent without a word: after `unanswered` without an acknowledgement it counts as gone.
+    ///
+    /// # Errors
+    /// When the connection has failed already.
+    pub fn watch_peer(&self, unanswered: Duration) -> io::Result<()> {
+        let socket = SockRef::from(self.tcp());
+        socket.set_tcp_keepalive(&keepalive())?;
+        socket.set_tcp_user_timeout(Some(unanswered))
+    }
+
+    /// A number that no other open connection has.
+    pub fn id(&self) -> i32 {
+        self.tcp().as_raw_fd()
+    }
+
+    /// As [`Self::poll_shutdown`].
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+
+    /// Reads at least a byte, but for the end.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        poll_fn(|cx| self.poll_read(cx, &mut buffer)).await?;
+        Ok(buffer.filled().len())
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(tcp) => tcp,
+        }
+    }
+}
+
+fn try_read_tcp(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = None;
+    let result = tcp.try_io(Interest::READABLE, || {
+        let count = (&*SockRef::from(tcp)).read(buffer)?;
+        read = Some(count);
+        // A short read means that all is read: tokio is told, as by `poll_read`.
+        if (1..buffer.len()).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match read {
+        Some(read) => Ok(read),
+        None => result.map(|()| 0),
+    }
+}
+
+/// How TCP finds out that a silent peer is gone: after 60 s, by four probes 15 s apart.
+pub fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
+}
