@@ -20,13 +20,14 @@ use std::time::Duration;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::bodies::{bad_response, is_final, too_late};
+use super::bodies::{bad_response, too_late};
 use super::ends::{of_client, reclaim};
 use super::handoff::{self, Opening, Plan, client_framing};
 use super::parked::{Parked, Waiting, Woken};
-use super::sessions::{ClientSession, ServerSession};
+use super::up::Up;
 use super::{Answer, Failure, Front, Next, wire};
 use crate::affinity::forwarded;
 use crate::error::ProxyError;
@@ -105,7 +106,7 @@ pub(super) async fn begin(
             return Next::Close;
         }
     }
-    Parked::again(down, server, waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
+    Parked::new(down, server, waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
 }
 
 async fn write_begin(
@@ -191,7 +192,7 @@ impl Begun {
     pub(super) async fn await_head(
         &mut self,
         down: &ServerSession,
-        up: &mut ClientSession,
+        up: &mut Up,
         upstream: &Upstream,
         record: &mut Record,
         deadline: Instant,
@@ -200,19 +201,16 @@ impl Begun {
             return Err(Failure::End(EndReason::ServerError));
         };
         let read = async {
-            loop {
-                match Box::pin(up.read_response()).await {
-                    Ok(_) if is_final(up) => return Ok(()),
-                    Ok(_) => {}
-                    Err(error) => return Err(bad_response(&error, up, upstream)),
-                }
+            while !up.is_final() {
+                up.read_head().await.map_err(|error| bad_response(error, upstream))?;
             }
+            Ok(())
         };
         tokio::select! {
             read = timeout_at(deadline, read) => read.map_err(|_| too_late(upstream, upstream.timeouts.response_head))??,
             reason = self.keep_alive(client, upstream, record) => return Err(Failure::End(reason)),
         }
-        record.server_answered(up.get_status().map_or(0, |status| status.as_u16()));
+        record.server_answered(up.status());
         Ok(())
     }
 

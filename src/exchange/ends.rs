@@ -6,12 +6,12 @@ use std::time::Duration;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
+use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use pingora::{BError, ErrorType};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::Next;
-use super::sessions::ServerSession;
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;

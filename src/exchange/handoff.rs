@@ -7,12 +7,12 @@ use std::time::Duration;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 
 use tokio::time::timeout;
 
 use super::ends::{of_client, part, reclaim};
 use super::overlap::{First, overlap};
-use super::sessions::ServerSession;
 use super::{Answer, Failure, Next, no_response};
 use crate::error::ProxyError;
 use crate::observe::Record;
@@ -44,7 +44,7 @@ pub(super) fn plan(down: &ServerSession, answer: &Answer, upstream: &Upstream) -
         Failure::Refuse(error) => error,
         Failure::Stale | Failure::End(_) => ProxyError::Malformed,
     };
-    let mut head = Box::new(answer.up.resp_header().ok_or_else(refused)?.clone());
+    let mut head = Box::new(answer.up.head().ok_or_else(refused)?.clone());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // A 101 that nobody asked for, or to something else, must never become a tunnel.
         let asked = answer.asked.as_ref().filter(|asked| headers::agrees_to(&head.headers, asked));
@@ -141,7 +141,7 @@ pub(super) async fn hand_over(
         Kind::Tunnel | Kind::Http => Protocol::Unknown,
     };
     let client = reclaim(down).await.and_then(Socket::into_parts);
-    let server = Socket::from_stream(answer.up.into_inner()).and_then(Socket::into_parts);
+    let server = answer.up.into_socket().into_parts();
     let (Some(client), Some(server)) = (client, server) else {
         record.end(EndReason::ServerError);
         return Next::Close;
@@ -167,7 +167,7 @@ pub(super) async fn hand_over(
 
 /// How the body of the response comes.
 fn server_framing(answer: &Answer) -> ServerFraming {
-    let is_chunked = answer.up.resp_header().is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING));
+    let is_chunked = answer.up.head().is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING));
     if is_chunked { ServerFraming::Chunked } else { ServerFraming::UntilClose }
 }
 

@@ -19,7 +19,8 @@ mod handoff;
 mod overlap;
 pub mod parked;
 pub mod placement;
-mod sessions;
+mod response;
+mod up;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use http::header::{HOST, REFERER, SEC_WEBSOCKET_KEY, UPGRADE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Version};
 use pingora::ErrorType;
 use pingora::http::RequestHeader;
+use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use tokio::time::timeout;
 
 use crate::admission::Admission;
@@ -48,12 +50,12 @@ use crate::socket::{Socket, Wire};
 use crate::upstream::request::{self, PreviousHop};
 use crate::upstream::{Pool, Upstream, connect, headers};
 
-use bodies::{Body, Passed};
+use bodies::Passed;
 use early::Early;
 use ends::{keep, part, refuse};
 use parked::{Parked, Waiting, Woken};
 use placement::Placement;
-use sessions::{ClientSession, ServerSession};
+use up::Up;
 
 /// What every exchange needs to know; the same for all threads.
 #[derive(Debug)]
@@ -106,13 +108,9 @@ enum Failure {
     End(EndReason),
 }
 
-/// Longest head of a response, those of informational responses before it included: what servers
-/// send is bounded too.
-const RESPONSE_HEAD_MAX: usize = 256 * 1024;
-
 /// Serves the next request on `socket`.
 pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) -> Next {
-    let mut down = sessions::of_client(front, socket);
+    let mut down = client_session(front, socket);
     let head = read_head(front, &mut down).await;
     let began = Instant::now();
     let (mut record, checked) = match head {
@@ -135,7 +133,7 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
         Ok(Served::Silent(Silent { up, server, place, deadline })) => {
             let early = Early::of(down.req_header(), &upstream, &record, deadline);
             let waiting = Waiting { upstream, server, place, record, deadline, early };
-            Parked::new(down, *up, waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
+            Parked::new(down, up.into_socket(), waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
         }
         Err(failure) => Box::pin(fail(down, failure, record)).await,
     }
@@ -143,7 +141,7 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
 
 /// Tells the client behind `socket` to come later, whatever it asks for.
 pub async fn turn_away(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) -> Next {
-    let mut down = sessions::of_client(front, socket);
+    let mut down = client_session(front, socket);
     let head = read_head(front, &mut down).await;
     let began = Instant::now();
     let (record, error) = match head {
@@ -175,8 +173,7 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
             Woken::ServerGone => return Err(no_response(&upstream)),
             Woken::Late => return Err(bodies::too_late(&upstream, upstream.timeouts.response_head)),
         }
-        let up = sessions::of_server(socket, down.req_header(), false).await;
-        let mut up = up.map_err(|_| no_response(&upstream))?;
+        let mut up = Box::new(Up::new(socket, down.req_header()));
         match &mut early {
             Early::Begun(begun) => begun.await_head(&down, &mut up, &upstream, &mut record, deadline).await?,
             Early::Never | Early::At(_) => bodies::await_head(&mut down, &mut up, &upstream, deadline).await?,
@@ -191,6 +188,15 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
         Ok(answer) => finish(front, down, answer, upstream, previous_hop, record).await,
         Err(failure) => fail(down, failure, record).await,
     }
+}
+
+/// A session with the client at the other end of `socket`, about to read a head.
+fn client_session(front: &Front, socket: Socket) -> Box<ServerSession> {
+    socket.wire().expect_head(front.limits.head_bytes);
+    let mut down = Box::new(ServerSession::new(Box::new(socket)));
+    down.set_pipelining_enabled(true);
+    down.set_read_timeout(None); // Each phase has its own.
+    down
 }
 
 /// Ends an exchange that has failed.
@@ -265,14 +271,12 @@ fn check(front: &Front, head: &RequestHeader) -> Result<Arc<Upstream>, ProxyErro
 /// The server's side of an exchange whose final head has come.
 struct Answer {
     /// Boxed: it is large, and moved from phase to phase.
-    up: Box<ClientSession>,
+    up: Box<Up>,
     server: usize,
     /// The protocol the client asked to upgrade to.
     asked: Option<HeaderValue>,
     /// The request's body has been passed on to its end.
     is_sent: bool,
-    /// Its body.
-    body: Body,
     /// What has been read of the body already, because it may hold a session's id.
     begun: Bytes,
     /// It was all of the body, and now has a tag that the server's length does not know of.
@@ -289,7 +293,7 @@ enum Served {
 
 /// The server's side of an exchange whose server takes its time.
 struct Silent {
-    up: Box<ClientSession>,
+    up: Box<Up>,
     server: usize,
     place: Placement,
     deadline: tokio::time::Instant,
@@ -310,12 +314,9 @@ async fn serve(
     loop {
         let Reached { socket, server, is_pooled } = reach(upstream, &place, client, may_use_pool).await?;
         record.connected(server);
-        socket.wire().expect_head(RESPONSE_HEAD_MAX);
         let head = request_for(down, front, previous_hop, upstream, server, &place)?;
-        let has_body = !down.is_body_empty();
-        let up = sessions::of_server(socket, down.req_header(), has_body).await;
-        let mut up = up.map_err(|_| Failure::Refuse(ProxyError::Malformed))?;
-        let can_repeat = is_pooled && !has_body && down.req_header().method.is_idempotent();
+        let mut up = Box::new(Up::new(socket, down.req_header()));
+        let can_repeat = is_pooled && down.is_body_empty() && down.req_header().method.is_idempotent();
         let deadline = tokio::time::Instant::now() + upstream.timeouts.response_head;
         match bodies::ask(down, &mut up, head, upstream, deadline, record).await {
             Ok(bodies::Asked::Answered { is_sent }) => {
@@ -351,24 +352,23 @@ async fn answered(
     down: &mut ServerSession,
     upstream: &Upstream,
     server: usize,
-    mut up: Box<ClientSession>,
+    mut up: Box<Up>,
     is_sent: bool,
     place: Placement,
 ) -> Result<Answer, Failure> {
     if down.req_header().uri.query().is_some_and(engine_io::is_asked) {
-        upstream.answered_engine_io(up.get_status().map_or(0, |status| status.as_u16()));
+        upstream.answered_engine_io(up.status());
     }
-    let mut body = Body::of(&up, &down.req_header().method);
-    let mut begun = bodies::read_begun(down, &mut up, &mut body, &place, upstream).await?;
-    let tagged = body.is_done(&mut up).then(|| place.tagged(&begun, server, upstream, &front.secret)).flatten();
+    let mut begun = bodies::read_begun(down, &mut up, &place, upstream).await?;
+    let tagged = up.is_done().then(|| place.tagged(&begun, server, upstream, &front.secret)).flatten();
     let is_tagged = tagged.is_some();
-    match (tagged, up.resp_header()) {
+    match (tagged, up.head()) {
         (Some(tagged), _) => begun = tagged.into(),
         (None, Some(head)) => place.learn(&front.sessions, upstream, server, head, &begun).await,
         (None, None) => {}
     }
     let asked = headers::upgrade_of(down.req_header()).cloned();
-    Ok(Answer { up, server, asked, is_sent, body, begun, is_tagged, place })
+    Ok(Answer { up, server, asked, is_sent, begun, is_tagged, place })
 }
 
 /// The connection that a request came on, as the servers of `upstream` are told of it, if they are.

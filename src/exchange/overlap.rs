@@ -9,17 +9,16 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use tokio::time::{Instant, sleep_until};
 
 use super::bodies::{pass_to_server, write};
-use super::sessions::ServerSession;
 use super::{Answer, wire};
 use crate::observe::Record;
 use crate::relay::chunked::Malformed;
 use crate::relay::events::{HEADROOM, TAILROOM};
 use crate::relay::life::GREETING;
 use crate::relay::{ClientFraming, EndReason, Events, Limits, Tick};
-use crate::socket::Socket;
 use crate::upstream::Upstream;
 
 /// What ended first.
@@ -41,7 +40,7 @@ pub(super) async fn overlap(
     record: &mut Record,
 ) -> Result<First, EndReason> {
     let up = &mut answer.up;
-    let (Some(client), Some(server)) = (wire(down).cloned(), Socket::wire_of(up.stream()).cloned()) else {
+    let (Some(client), server) = (wire(down).cloned(), up.wire().clone()) else {
         return Err(EndReason::ServerError);
     };
     let interval = limits.keepalive.map(|ticks| Tick::LENGTH * ticks);
@@ -87,7 +86,7 @@ pub(super) async fn overlap(
             }
             Event::FromServer(Err(_)) => return Err(EndReason::ServerError),
             Event::FromClient(piece) => {
-                if pass_to_server(up, piece, record).await.map_err(|_| EndReason::ClientError)? {
+                if pass_to_server(up, piece, record).map_err(|_| EndReason::ClientError)? {
                     events.frame(framing);
                     return Ok(First::Request(sent_at.elapsed()));
                 }

@@ -3,19 +3,18 @@
 //!
 //! What Pingora's sessions need to parse messages is most of what a waiting exchange weighs. So an
 //! exchange that has waited for a while is taken apart: two sockets, the head of the request as the
-//! client wrote it, and what was decided. When something happens, the sessions are made again: that
-//! with the client reads the same head a second time, that with the server believes to have just
-//! written its request. Answers that come soon pay nothing for this.
+//! client wrote it, and what was decided. When something happens, the session with the client is made
+//! again, and reads the same head a second time. Answers that come soon pay nothing for this.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use tokio::time::{Instant, timeout_at};
 
-use super::Front;
 use super::early::Early;
 use super::placement::Placement;
-use super::sessions::{ClientSession, ServerSession, of_client};
+use super::{Front, client_session};
 use crate::observe::Record;
 use crate::relay::EndReason;
 use crate::socket::Socket;
@@ -66,12 +65,7 @@ pub enum Woken {
 
 impl Parked {
     /// Takes the sessions of an exchange apart; `None` when they are not over sockets of ours.
-    pub(super) fn new(down: Box<ServerSession>, up: ClientSession, waiting: Waiting) -> Option<Self> {
-        Self::again(down, Socket::from_stream(up.into_inner())?, waiting)
-    }
-
-    /// The same, when the session with the server has not been made again.
-    pub(super) fn again(down: Box<ServerSession>, server: Socket, waiting: Waiting) -> Option<Self> {
+    pub(super) fn new(down: Box<ServerSession>, server: Socket, waiting: Waiting) -> Option<Self> {
         let head = down.get_headers_raw_bytes().to_vec().into_boxed_slice();
         let client = Socket::from_stream(down.into_inner())?;
         Some(Self { client, server, head, waiting })
@@ -91,12 +85,12 @@ impl Parked {
         }
     }
 
-    /// Makes the session with the client again, and leaves that with the server to
-    /// [`sessions::of_server`](super::sessions::of_server). `None` when it cannot be made, which nothing that was parked causes.
+    /// Makes the session with the client again. `None` when it cannot be made, which nothing that was
+    /// parked causes.
     pub(super) async fn resume(self, front: &Front) -> (Option<Box<ServerSession>>, Socket, Waiting) {
         let Self { client, server, head, waiting } = self;
         client.wire().put_back(&head);
-        let mut down = of_client(front, client);
+        let mut down = client_session(front, client);
         // All of it is there, and was read before.
         let is_read = matches!(Box::pin(down.read_request()).await, Ok(Some(_)));
         (is_read.then_some(down), server, waiting)

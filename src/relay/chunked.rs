@@ -62,6 +62,14 @@ impl Decoder {
     /// # Errors
     /// [`Malformed`] when the bytes cannot be chunked framing.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Range<usize>, Malformed> {
+        self.decode_all(bytes).map(|(data, _)| data)
+    }
+
+    /// The same, and how many of `bytes` were looked at: all, or those up to the end of the message.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the bytes cannot be chunked framing.
+    pub fn decode_all(&mut self, bytes: &mut [u8]) -> Result<(Range<usize>, usize), Malformed> {
         let mut data = 0..0;
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
@@ -85,7 +93,7 @@ impl Decoder {
                 left => State::Data { left },
             };
         }
-        Ok(data)
+        Ok((data, at))
     }
 
     /// One byte that is not data.

@@ -1,4 +1,4 @@
-//! Where the head of an HTTP/1 message ends. Pure and incremental.
+//! Where the head of an HTTP/1 request ends. Pure and incremental.
 //!
 //! It must find the very byte at which `httparse` stops: a head begins behind any empty lines,
 //! ends with the first empty line after that, and a line ends with LF or CRLF.
@@ -11,7 +11,6 @@ pub(super) struct HeadGate {
     state: State,
     /// Bytes that the head may still have.
     bytes_left: usize,
-    has_begun: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,31 +20,20 @@ enum State {
     Open,
     /// Before the head: empty lines.
     Before,
-    /// Within its first line, behind this many bytes that look like those of an informational
-    /// response.
-    First { informational: u8 },
-    /// In any other line.
-    Line { informational: bool },
+    /// In a line.
+    Line,
     /// Behind the LF of a line.
-    LineEnd { informational: bool },
+    LineEnd,
     /// Behind the CR of a line that may be empty.
-    MaybeEmpty { informational: bool },
+    MaybeEmpty,
     /// The head was longer than allowed.
     TooLong,
 }
 
-/// How a head begins after which another one follows. 101 is no such: it is the last.
-const INFORMATIONAL: &[u8; 10] = b"HTTP/1.x 1";
-
 impl HeadGate {
     /// A gate for a head of at most `bytes_max`.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { state: State::Before, bytes_left: bytes_max, has_begun: false }
-    }
-
-    /// Whether any byte has passed.
-    pub(super) fn has_begun(&self) -> bool {
-        self.has_begun
+        Self { state: State::Before, bytes_left: bytes_max }
     }
 
     pub(super) fn is_too_long(&self) -> bool {
@@ -60,11 +48,10 @@ impl HeadGate {
         if self.state == State::Open {
             return Ok(bytes.len());
         }
-        self.has_begun |= !bytes.is_empty();
         let mut at = 0;
         while at < bytes.len() {
             // Most bytes are in the middle of lines.
-            if let State::Line { .. } = self.state {
+            if self.state == State::Line {
                 let to_lf = memchr::memchr(b'\n', &bytes[at..]);
                 let skipped = to_lf.unwrap_or(bytes.len() - at);
                 self.spend(skipped)?;
@@ -87,18 +74,13 @@ impl HeadGate {
     fn step(&mut self, byte: u8) -> bool {
         self.state = match (self.state, byte) {
             (State::Before, b'\r' | b'\n') => State::Before,
-            (State::Before, byte) => first(0, byte),
-            (State::First { .. }, b'\n') => State::LineEnd { informational: false },
-            (State::First { informational }, byte) => first(informational, byte),
-            (State::Line { informational }, b'\n') => State::LineEnd { informational },
-            (State::LineEnd { informational }, b'\r') => State::MaybeEmpty { informational },
-            (State::LineEnd { informational } | State::MaybeEmpty { informational }, b'\n') => {
-                self.state = if informational { State::Before } else { State::Open };
+            (State::Line, b'\n') => State::LineEnd,
+            (State::LineEnd, b'\r') => State::MaybeEmpty,
+            (State::LineEnd | State::MaybeEmpty, b'\n') => {
+                self.state = State::Open;
                 return true;
             }
-            (State::LineEnd { informational } | State::MaybeEmpty { informational }, _) => {
-                State::Line { informational }
-            }
+            (State::Before | State::LineEnd | State::MaybeEmpty, _) => State::Line,
             (state, _) => state,
         };
         false
@@ -115,26 +97,6 @@ impl HeadGate {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "the head is longer than allowed"))
             }
         }
-    }
-}
-
-/// Behind `seen` bytes of the first line, all as in an informational response, comes `byte`.
-fn first(seen: u8, byte: u8) -> State {
-    /// "HTTP/1.1 1xx": the digits that tell 101 from the others.
-    const CODE_END: u8 = 12;
-    let position = usize::from(seen);
-    let fits = match INFORMATIONAL.get(position) {
-        Some(b'x') => byte.is_ascii_digit(),
-        Some(expected) => byte == *expected,
-        None => byte.is_ascii_digit(),
-    };
-    // 101 is told by its last two digits; a code such as 11x is informational as well.
-    match (fits, seen) {
-        (true, 10) if byte == b'0' => State::First { informational: 11 },
-        (true, 10) => State::Line { informational: true },
-        (true, 11) => State::Line { informational: byte != b'1' },
-        (true, seen) if seen < CODE_END => State::First { informational: seen + 1 },
-        _ => State::Line { informational: false },
     }
 }
 
@@ -164,28 +126,6 @@ mod tests {
         check("GET / HTTP/1.1\n\r\nbody", "GET / HTTP/1.1\n\r\n");
         check("\r\n\nGET / HTTP/1.1\r\n\r\nbody", "\r\n\nGET / HTTP/1.1\r\n\r\n");
         check("GET / HTTP/1.1\r\na\r\r\n\r\nbody", "GET / HTTP/1.1\r\na\r\r\n\r\n");
-        check("HTTP/1.1 101 Switching\r\n\r\nframe", "HTTP/1.1 101 Switching\r\n\r\n");
-        check("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n");
-    }
-
-    #[test]
-    fn another_head_follows_an_informational_one() {
-        #[track_caller]
-        fn check(first: &str, another_follows: bool) {
-            let head = format!("{first}\r\nLink: x\r\n\r\n");
-            let mut gate = HeadGate::new(1000);
-            assert_eq!(gate.pass(format!("{head}rest").as_bytes()).ok(), Some(head.len()));
-            assert_eq!(gate.state == State::Before, another_follows, "{first}");
-        }
-
-        check("HTTP/1.1 100 Continue", true);
-        check("HTTP/1.1 102 Processing", true);
-        check("HTTP/1.1 103 Early Hints", true);
-        check("HTTP/1.0 100 Continue", true);
-        check("HTTP/1.1 199 x", true);
-        check("HTTP/1.1 101 Switching Protocols", false);
-        check("HTTP/1.1 200 OK", false);
-        check("GET /HTTP/1.1 HTTP/1.1", false);
     }
 
     #[test]

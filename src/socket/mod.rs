@@ -34,8 +34,8 @@ pub use transport::{Transport, keepalive};
 
 use crate::proxy_protocol::Ends;
 
-/// Most bytes that are read ahead at once: heads are shorter, as a rule.
-const READ_AHEAD_MAX: usize = 4096;
+/// Most bytes that are read ahead at once.
+const READ_AHEAD_MAX: usize = 32 * 1024;
 
 thread_local! {
     /// Where they are read into: one for all connections, so that none has to be cleared for each.
@@ -72,7 +72,6 @@ impl Wire {
     }
 
     /// The next bytes are a head of at most `bytes_max`, and a session gets no more than that.
-    /// Heads of informational responses come before it and are let through one by one.
     pub fn expect_head(&self, bytes_max: usize) {
         self.waiting().gate = HeadGate::new(bytes_max);
     }
@@ -80,11 +79,6 @@ impl Wire {
     /// Whether the head was longer than allowed; reading it then failed.
     pub fn head_is_too_long(&self) -> bool {
         self.waiting().gate.is_too_long()
-    }
-
-    /// Whether any byte of the expected head has come.
-    pub fn head_has_begun(&self) -> bool {
-        self.waiting().gate.has_begun()
     }
 
     /// Whether bytes wait to be sent.
@@ -156,7 +150,13 @@ impl Wire {
         look(&self.waiting().unread)
     }
 
-    /// Drops the first `length` bytes of those that were read ahead: the header that says `ends`.
+    /// Drops the first `length` bytes of those that were read ahead.
+    pub fn skip(&self, length: usize) {
+        let mut waiting = self.waiting();
+        waiting.unread = waiting.unread.split_off(length);
+    }
+
+    /// The same: the header that says `ends`.
     pub fn introduced(&self, length: usize, ends: Option<Ends>) {
         let mut waiting = self.waiting();
         waiting.unread = waiting.unread.split_off(length);
