@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::admission::{Admission, Descriptors};
 use crate::affinity::tag::Secret;
-use crate::config::{AffinitySource, Config, Timeouts};
+use crate::config::{AffinitySource, Config, TcpKeepalive, Timeouts};
 use crate::connection::{self, Live, Open};
 use crate::exchange::Front;
 use crate::listener::Listener;
@@ -37,7 +37,7 @@ use crate::observe::metrics::Metrics;
 use crate::relay::inbox::{Inbox, Workers};
 use crate::relay::{EndReason, Tick, registry};
 use crate::session_store::SessionStore;
-use crate::socket::{self, Transport, keepalive};
+use crate::socket::{self, Transport};
 use crate::upstream::{Pool, Upstream};
 
 /// Why the proxy could not start.
@@ -71,7 +71,9 @@ impl Server {
     /// # Errors
     /// The first address that cannot be bound.
     pub fn bind(config: Config) -> Result<Self, StartError> {
-        let bind = |address, count| bind_shared(address, count).map_err(|error| StartError::Bind { address, error });
+        let bind = |address, count| {
+            bind_shared(address, count, &config.tcp_keepalive).map_err(|error| StartError::Bind { address, error })
+        };
         let workers = config.threads.get();
         let listeners = config.listeners.iter().map(|listener| bind(listener.bind, workers));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
@@ -137,7 +139,7 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
     let request_head = |timeouts: &Timeouts| timeouts.request_head;
     Front {
         routes: config.routes.clone(),
-        upstreams: Upstream::all(&config.upstreams, &secret, &observer.metrics),
+        upstreams: Upstream::all(config, &secret, &observer.metrics),
         secret,
         sessions: SessionStore::new(&config.session_store, &observer.metrics),
         trusted: config.trusted_proxies.clone(),
@@ -357,21 +359,21 @@ async fn wait_for_others(error: &io::Error, pause: Duration) -> Duration {
 }
 
 /// `count` sockets that listen on one address together.
-fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+fn bind_shared(address: SocketAddr, count: usize, keepalive: &TcpKeepalive) -> io::Result<Vec<std::net::TcpListener>> {
     // With SO_REUSEPORT alone, a second process of the same user would quietly take half of our
     // connections. One socket without it finds out whether the address is taken.
-    let address = listen(address, false)?.local_addr()?;
-    (0..count).map(|_| listen(address, true)).collect()
+    let address = listen(address, false, keepalive)?.local_addr()?;
+    (0..count).map(|_| listen(address, true, keepalive)).collect()
 }
 
-fn listen(address: SocketAddr, is_shared: bool) -> io::Result<std::net::TcpListener> {
+fn listen(address: SocketAddr, is_shared: bool, keepalive: &TcpKeepalive) -> io::Result<std::net::TcpListener> {
     const BACKLOG: i32 = 4096;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
     // Accepted sockets inherit both.
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
+    socket.set_tcp_keepalive(&socket::keepalive(keepalive))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?; // As nginx does: `0.0.0.0` may stand beside `[::]`.
     }

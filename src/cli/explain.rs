@@ -90,7 +90,7 @@ impl Explanation<'_> {
     fn write_upstream(&self, out: &mut String, upstream: usize) -> fmt::Result {
         let secret = self.config.affinity_secret.clone().unwrap_or_else(|| Secret::new(b""));
         let metrics = Metrics::new();
-        let upstreams = Upstream::all(&self.config.upstreams, &secret, &metrics);
+        let upstreams = Upstream::all(self.config, &secret, &metrics);
         let upstream = &upstreams[upstream];
         let store = SessionStore::new(&self.config.session_store, &metrics);
         let engine_io = placement::engine_io_session(upstream, self.request, &secret);

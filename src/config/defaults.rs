@@ -10,8 +10,8 @@ use crate::affinity::forwarded::X_FORWARDED_FOR;
 
 use super::{
     AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Find, Hash, Ipv6Prefix, Keyless, Learn,
-    Limits, LogFormat, LogPath, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, Timeouts,
-    TrustedProxies, WebSocket,
+    Limits, LogFormat, LogPath, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, TcpKeepalive,
+    Timeouts, TrustedProxies, WebSocket,
 };
 
 impl TrustedProxies {
@@ -140,6 +140,14 @@ impl Default for WebSocket {
 impl Default for Limits {
     fn default() -> Self {
         Self { head_bytes: 32 << 10, headers: 100, max_connections: None, per_client: None }
+    }
+}
+
+impl Default for TcpKeepalive {
+    /// Two minutes in all: short enough for what a connection costs, and longer than a train is in a
+    /// tunnel.
+    fn default() -> Self {
+        Self { time: Duration::from_secs(60), interval: Duration::from_secs(15), probes: 4 }
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Config {
     pub session_store: SessionStore,
     /// What a request may weigh, and how many connections clients may have.
     pub limits: Limits,
+    /// How TCP finds out that a silent peer is gone.
+    pub tcp_keepalive: TcpKeepalive,
     /// Metrics and health; `None` when switched off.
     pub admin: Option<Admin>,
     /// One line per request.
@@ -432,6 +434,24 @@ pub struct Limits {
     pub max_connections: Option<usize>,
     /// Connections in use by one client; `None`: any number.
     pub per_client: Option<usize>,
+}
+
+/// How TCP finds out that a silent peer is gone: by probes that it has to acknowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Silence before the first probe; whole seconds, a second to 9 hours.
+    pub time: Duration,
+    /// Time between two probes; whole seconds, a second to an hour.
+    pub interval: Duration,
+    /// How many go unanswered; 1 to 100.
+    pub probes: u32,
+}
+
+impl TcpKeepalive {
+    /// The silence after which a peer counts as gone.
+    pub fn patience(&self) -> Duration {
+        self.time + self.interval * self.probes
+    }
 }
 
 /// Where metrics and health are served.

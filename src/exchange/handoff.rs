@@ -146,9 +146,10 @@ pub(super) async fn hand_over(
         record.end(EndReason::ServerError);
         return Next::Close;
     };
-    let unanswered = upstream.timeouts.send.max(UNANSWERED_MIN);
-    // What fails here has failed already, and the relay will find out.
-    let _ = client.transport.watch_peer(unanswered).and(server.transport.watch_peer(unanswered));
+    for transport in [&client.transport, &server.transport] {
+        // What fails here has failed already, and the relay will find out.
+        let _ = transport.watch_peer(&upstream.tcp_keepalive, upstream.timeouts.send);
+    }
     Next::Relay(Box::new(Handover {
         client: client.transport,
         client_unread: client.unread,
@@ -176,7 +177,3 @@ pub(super) fn client_framing(down: &ServerSession) -> ClientFraming {
     let is_modern = down.req_header().version >= Version::HTTP_11;
     if is_modern { ClientFraming::Chunked } else { ClientFraming::UntilClose }
 }
-
-/// Least time without an acknowledgement after which a relay's peer counts as gone. TCP counts a
-/// peer that takes nothing as silent too, hence never less than the time-out `send`.
-const UNANSWERED_MIN: Duration = Duration::from_secs(120);

@@ -551,7 +551,10 @@ impl Future for Running {
 /// The reason that an error on one side's socket is.
 fn lost(side: Side, error: &io::Error) -> EndReason {
     match (error.kind(), side) {
-        (io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable, _) => EndReason::PeerGone,
+        // What the network last said on the way to a peer that is gone stands in for a time-out.
+        (io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => {
+            EndReason::PeerGone
+        }
         (_, Side::Client) => EndReason::ClientError,
         (_, Side::Server) => EndReason::ServerError,
     }

@@ -11,10 +11,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::config::TcpKeepalive;
 use crate::proxy_protocol::Ends;
 
 /// A connection, whatever carries it. Dropping it closes it.
@@ -134,15 +135,19 @@ impl Transport {
         Ok(Ends { source: tcp.peer_addr()?, destination: tcp.local_addr()? })
     }
 
-    /// Has TCP watch the peer of a connection that will be silent for long, or takes what it is
-    /// sent without a word: after `unanswered` without an acknowledgement it counts as gone.
+    /// Has TCP watch the peer of a connection that will be silent for long, or takes what it is sent
+    /// without a word: when it has acknowledged nothing for as long as `config` says, or for `send` if
+    /// that is longer, it counts as gone. TCP counts a peer that takes nothing as silent too, hence
+    /// never less than the time it has to take something.
     ///
     /// # Errors
     /// When the connection has failed already.
-    pub fn watch_peer(&self, unanswered: Duration) -> io::Result<()> {
+    pub fn watch_peer(&self, config: &TcpKeepalive, send: Duration) -> io::Result<()> {
         let socket = SockRef::from(self.tcp());
-        socket.set_tcp_keepalive(&keepalive())?;
-        socket.set_tcp_user_timeout(Some(unanswered))
+        socket.set_tcp_keepalive(&keepalive(config))?;
+        // Without it, a peer that vanishes with bytes on their way to it would keep the connection for
+        // as long as they are sent again: a quarter of an hour.
+        socket.set_tcp_user_timeout(Some(send.max(config.patience())))
     }
 
     /// A number that no other open connection has.
@@ -189,7 +194,8 @@ fn try_read_tcp(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// How TCP finds out that a silent peer is gone: after 60 s, by four probes 15 s apart.
-pub fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
+/// How TCP finds out that a silent peer is gone, as the kernel is told.
+pub fn keepalive(config: &TcpKeepalive) -> socket2::TcpKeepalive {
+    let keepalive = socket2::TcpKeepalive::new();
+    keepalive.with_time(config.time).with_interval(config.interval).with_retries(config.probes)
 }

@@ -17,7 +17,7 @@ use crate::affinity::doctor::{self, Doctor, News, Patient};
 use crate::affinity::learned::ServerName;
 use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
-use crate::config::{self, AffinitySource, Sse, State, StickyCookie, Timeouts, WebSocket};
+use crate::config::{self, AffinitySource, Config, Sse, State, StickyCookie, TcpKeepalive, Timeouts, WebSocket};
 use crate::handshake::Damage;
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
 use crate::proxy_protocol::Version;
@@ -40,6 +40,8 @@ pub struct Upstream {
     pub websocket: WebSocket,
     /// How its servers are told whose connection is passed on; `None`: not at all.
     pub send_proxy_protocol: Option<Version>,
+    /// How TCP finds out that a silent peer of a relay is gone.
+    pub tcp_keepalive: TcpKeepalive,
     /// What its requests count with.
     pub metrics: UpstreamMetrics,
     /// Who notices when its affinity has collapsed.
@@ -79,13 +81,15 @@ pub struct ServerId(usize);
 
 impl Upstream {
     /// The upstreams of a configuration, in its order.
-    pub fn all(configs: &[config::Upstream], secret: &Secret, metrics: &Metrics) -> Vec<Arc<Self>> {
+    pub fn all(config: &Config, secret: &Secret, metrics: &Metrics) -> Vec<Arc<Self>> {
         let mut ids = (0..).map(ServerId);
-        configs.iter().map(|config| Arc::new(Self::new(config, secret, metrics, &mut ids))).collect()
+        let upstream = |it| Arc::new(Self::new(it, config.tcp_keepalive, secret, metrics, &mut ids));
+        config.upstreams.iter().map(upstream).collect()
     }
 
     fn new(
         config: &config::Upstream,
+        tcp_keepalive: TcpKeepalive,
         secret: &Secret,
         metrics: &Metrics,
         ids: &mut impl Iterator<Item = ServerId>,
@@ -103,6 +107,7 @@ impl Upstream {
             sse: config.sse.clone(),
             websocket: config.websocket,
             send_proxy_protocol: config.send_proxy_protocol,
+            tcp_keepalive,
             metrics: metrics.upstream(&config.name),
             keyless: AtomicUsize::new(0),
         }

@@ -16,7 +16,7 @@ use super::mistakes::quoted;
 use super::reader::{Fields, Item};
 use crate::affinity::tag::Secret;
 
-use super::{AccessLog, ClientIp, Config, Limits, LogFormat, LogPath, Shutdown, TrustedProxies, suggest};
+use super::{AccessLog, ClientIp, Config, Limits, LogFormat, LogPath, Shutdown, TcpKeepalive, TrustedProxies, suggest};
 
 /// Reads the whole file. What it returns is only good if no complaint was noted.
 pub(super) fn config(root: &Item<'_>) -> Option<Config> {
@@ -38,6 +38,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         affinity_secret: fields.optional("affinity_secret_file").and_then(|item| affinity_secret(&item)),
         session_store: session_store::session_store(&mut fields),
         limits: limits(&mut fields),
+        tcp_keepalive: tcp_keepalive(&mut fields),
         access_log: access_log(&mut fields),
         shutdown: shutdown(&mut fields),
         threads: threads(&mut fields),
@@ -134,6 +135,42 @@ fn connections(item: &Item<'_>) -> Option<usize> {
 
 /// More than any machine has.
 const CONNECTIONS_MAX: usize = 100_000_000;
+
+fn tcp_keepalive(root: &mut Fields<'_>) -> TcpKeepalive {
+    let mut keepalive = TcpKeepalive::default();
+    let item = root.optional("tcp_keepalive");
+    let right = "write a mapping such as { time: 60s, interval: 15s, probes: 4 }";
+    let Some(mut fields) = item.and_then(|item| item.fields(right)) else {
+        return keepalive;
+    };
+    if let Some(item) = fields.optional("time") {
+        keepalive.time = whole_seconds(&item, PROBES_AFTER_MAX).unwrap_or(keepalive.time);
+    }
+    if let Some(item) = fields.optional("interval") {
+        keepalive.interval = whole_seconds(&item, PROBES_EVERY_MAX).unwrap_or(keepalive.interval);
+    }
+    if let Some(item) = fields.optional("probes")
+        && let Some(number) = item.number(1..=100, "write a number from 1 to 100")
+    {
+        keepalive.probes = number;
+    }
+    fields.finish(&[]);
+    keepalive
+}
+
+/// A duration from a second to `most`, as the kernel keeps it.
+fn whole_seconds(item: &Item<'_>, most: Duration) -> Option<Duration> {
+    let duration = item.duration(Duration::from_secs(1)..=most)?;
+    if duration.subsec_nanos() != 0 {
+        item.complain("the kernel counts whole seconds here; write one such as 15s");
+        return None;
+    }
+    Some(duration)
+}
+
+/// Linux takes up to 32,767 s for both.
+const PROBES_AFTER_MAX: Duration = Duration::from_secs(9 * 3600);
+const PROBES_EVERY_MAX: Duration = Duration::from_secs(3600);
 
 fn access_log(root: &mut Fields<'_>) -> AccessLog {
     let mut log = AccessLog::default();

@@ -188,6 +188,8 @@ const WORDS: &[&str] = &[
     "max_connections",
     "per_client",
     "none",
+    "tcp_keepalive",
+    "probes",
     "session_store",
     "memory",
     "redis://:p%40@10.0.0.5:6379/0",

@@ -9,7 +9,7 @@ use super::{config, examples};
 use crate::config::{
     AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Find, Hash, HostPattern, Ipv6Prefix,
     Keyless, Learn, Limits, LoadError, LogFormat, LogPath, Password, Pick, ProxyProtocol, Redis, Route, Server,
-    Session, SessionStore, Shutdown, Sse, State, Timeouts, TrustedProxies, WebSocket, load,
+    Session, SessionStore, Shutdown, Sse, State, TcpKeepalive, Timeouts, TrustedProxies, WebSocket, load,
 };
 use crate::proxy_protocol::Version;
 
@@ -57,6 +57,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(chat.websocket, WebSocket::default());
     assert_eq!(chat.send_proxy_protocol, None);
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.tcp_keepalive, TcpKeepalive::default());
     assert_eq!(config.admin, Some(Admin::default()));
     assert_eq!(config.access_log, AccessLog::default());
     assert_eq!(config.shutdown, Shutdown::default());
@@ -77,6 +78,7 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
     assert_eq!(config.session_store, SessionStore::default());
     assert_eq!(config.upstreams[0].websocket, WebSocket::default());
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.tcp_keepalive, TcpKeepalive::default());
     assert_eq!(config.admin, Some(Admin::default()));
     assert_eq!(config.access_log, AccessLog::default());
     assert_eq!(config.shutdown, Shutdown::default());
@@ -315,6 +317,7 @@ fn every_word_for_balance_has_its_meaning() {
 fn the_rest_of_the_file_is_read() {
     let config = smallest_and(
         "limits: { head_bytes: 4096B, headers: 256, max_connections: 50000, per_client: none }
+tcp_keepalive: { time: 2m, interval: 1000ms, probes: 9 }
 admin: { bind: \"[::1]:0\" }
 access_log: { path: /var/log/steadfast.log, format: combined }
 shutdown: { grace: 0s }
@@ -323,6 +326,10 @@ threads: 3",
     assert_eq!(config.limits.head_bytes, 4096);
     assert_eq!(config.limits.headers, 256);
     assert_eq!((config.limits.max_connections, config.limits.per_client), (Some(50_000), None));
+    let seconds = Duration::from_secs;
+    assert_eq!(config.tcp_keepalive, TcpKeepalive { time: seconds(120), interval: seconds(1), probes: 9 });
+    assert_eq!(config.tcp_keepalive.patience(), seconds(129));
+    assert_eq!(TcpKeepalive::default().patience(), seconds(120));
     assert_eq!(config.admin.unwrap().bind, "[::1]:0".parse().unwrap());
     assert_eq!(config.access_log.path, LogPath::File("/var/log/steadfast.log".into()));
     assert_eq!(config.access_log.format, LogFormat::Combined);

@@ -87,8 +87,8 @@ upstreams: {}
          \"/socket.io/\"",
         "25: routes[2]: never reached, because routes[1] has the same host and path; remove one",
         "26: shutdwon: unknown key; did you mean \"shutdown\"? (known here: trusted_proxies, \
-         listeners, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, access_log, \
-         shutdown, threads)",
+         listeners, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, tcp_keepalive, \
+         access_log, shutdown, threads)",
         "28: upstreams: duplicate key, also on line 6; keep one of them",
     ];
     assert_eq!(complaints(text), expected);
@@ -174,7 +174,7 @@ fn keys_of_the_file_are_known() {
 }
 
 const KEYS: &str = "trusted_proxies, listeners, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, \
-                    access_log, shutdown, threads";
+                    tcp_keepalive, access_log, shutdown, threads";
 
 #[test]
 fn the_file_is_one_yaml_document() {

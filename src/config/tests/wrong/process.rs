@@ -42,6 +42,29 @@ fn limits_have_ranges() {
 }
 
 #[test]
+fn tcp_keepalive_is_in_whole_seconds() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("tcp_keepalive", value));
+        assert_eq!(complaint, format!("4: tcp_keepalive{expected}"), "tcp_keepalive: {value}");
+    }
+
+    check("60s", r#": "60s" is text; write a mapping such as { time: 60s, interval: 15s, probes: 4 }"#);
+    check("off", r#": "off" is text; write a mapping such as { time: 60s, interval: 15s, probes: 4 }"#);
+    check("{ time: 60 }", r#".time: "60" has no unit; write it with one, such as 60s (units: ms, s, m, h, d)"#);
+    check("{ time: 0s }", r#".time: "0s" is out of range; write 1s to 9h"#);
+    check("{ time: 10h }", r#".time: "10h" is out of range; write 1s to 9h"#);
+    check("{ time: 1500ms }", ".time: the kernel counts whole seconds here; write one such as 15s");
+    check("{ interval: 500ms }", r#".interval: "500ms" is out of range; write 1s to 1h"#);
+    check("{ interval: 61m }", r#".interval: "61m" is out of range; write 1s to 1h"#);
+    check("{ interval: 1001ms }", ".interval: the kernel counts whole seconds here; write one such as 15s");
+    check("{ probes: 0 }", ".probes: 0 is out of range; write a number from 1 to 100");
+    check("{ probes: 101 }", ".probes: 101 is out of range; write a number from 1 to 100");
+    check("{ probes: 4s }", r#".probes: "4s" is text; write a number from 1 to 100"#);
+    check("{ count: 4 }", ".count: unknown key; known here: time, interval, probes");
+}
+
+#[test]
 fn the_affinity_secret_is_a_file_that_is_long_enough() {
     #[track_caller]
     fn check(value: &str, expected: &str) {
