@@ -15,7 +15,7 @@ use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use pingora::{BError, ErrorType};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::ends::of_client;
+use super::ends::{leaving, of_client};
 use super::parked::PARK_AFTER;
 use super::placement::Placement;
 use super::up::{Broken, NoHead, Up};
@@ -76,7 +76,7 @@ async fn has_begun(down: &ServerSession, up: &Up, deadline: Instant) -> Result<b
             Ok(Ok(false) | Err(_)) => Err(Failure::Stale),
             Err(_) => Ok(false),
         },
-        () = client.closed() => Err(Failure::End(EndReason::ClientClosed)),
+        reason = leaving(client) => Err(Failure::End(reason)),
     }
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn await_head(
         let read = tokio::select! {
             biased;
             read = timeout_at(deadline, up.read_head()) => read,
-            () = client.closed() => return Err(Failure::End(EndReason::ClientClosed)),
+            reason = leaving(client) => return Err(Failure::End(reason)),
         };
         match read {
             Ok(Ok(())) if up.is_final() => return Ok(()),
@@ -131,7 +131,7 @@ async fn send_body(
                 piece = down.read_body_bytes(), if !is_sent && !server.is_full() => Event::FromClient(piece),
                 read = up.read_head() => Event::Head(read),
                 flushed = server.flush(), if server.has_unsent() => Event::Flushed(flushed),
-                () = client.closed(), if is_sent => Event::ClientGone,
+                reason = leaving(&client), if is_sent => Event::ClientGone(reason),
             }
         };
         match timeout(patience, event).await {
@@ -148,7 +148,7 @@ async fn send_body(
             Ok(Event::Head(Err(error))) => return Err(bad_response(error, upstream)),
             Ok(Event::Flushed(Ok(()))) => {}
             Ok(Event::Flushed(Err(_))) => await_last_word(up, upstream).await?,
-            Ok(Event::ClientGone) => return Err(Failure::End(EndReason::ClientClosed)),
+            Ok(Event::ClientGone(reason)) => return Err(Failure::End(reason)),
             Err(_) if server.has_unsent() => return Err(Failure::End(EndReason::ServerStalled)),
             Err(_) if is_sent => return Err(too_late(upstream, upstream.timeouts.response_head)),
             Err(_) => return Err(Failure::Refuse(ProxyError::BodyTimeout)),
@@ -164,7 +164,7 @@ enum Event {
     FromClient(pingora::Result<Option<Bytes>>),
     Head(Result<(), NoHead>),
     Flushed(std::io::Result<()>),
-    ClientGone,
+    ClientGone(EndReason),
 }
 
 /// Gives the server a piece of the request's body; `true` at its end.
@@ -254,7 +254,7 @@ async fn read_to(
     while !up.is_done() && begun.len() <= bytes_max {
         let piece = tokio::select! {
             piece = timeout(upstream.timeouts.body, up.next()) => piece,
-            () = client.closed() => return Err(Failure::End(EndReason::ClientClosed)),
+            reason = leaving(client) => return Err(Failure::End(reason)),
         };
         match piece {
             Ok(Ok(Some(piece))) => begun.extend_from_slice(&piece),
@@ -293,7 +293,7 @@ async fn pass_bodies(
                 flushed = client.flush(), if client.has_unsent() => Pass::ToClient(flushed),
                 piece = down.read_body_bytes(), if wants_more && !server.is_full() => Pass::FromClient(piece),
                 flushed = server.flush(), if !is_refused && server.has_unsent() => Pass::ToServer(flushed),
-                () = client.closed(), if is_sent => Pass::ClientGone,
+                reason = leaving(&client), if is_sent => Pass::ClientGone(reason),
             }
         };
         match timeout(patience, event).await {
@@ -315,7 +315,7 @@ async fn pass_bodies(
             Ok(Pass::ToClient(Err(_))) => return Err(EndReason::ClientError),
             // The server wants no more of the request: its answer is what counts now.
             Ok(Pass::ToServer(result)) => is_refused = result.is_err(),
-            Ok(Pass::ClientGone) => return Err(EndReason::ClientClosed),
+            Ok(Pass::ClientGone(reason)) => return Err(reason),
             Err(_) if client.has_unsent() => return Err(EndReason::ClientStalled),
             Err(_) => return Err(EndReason::Idle),
         }
@@ -328,7 +328,7 @@ enum Pass {
     ToClient(std::io::Result<()>),
     FromClient(pingora::Result<Option<Bytes>>),
     ToServer(std::io::Result<()>),
-    ClientGone,
+    ClientGone(EndReason),
 }
 
 /// Passes a piece of the body on to the client.

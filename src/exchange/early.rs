@@ -24,7 +24,7 @@ use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::bodies::{bad_response, too_late};
-use super::ends::{of_client, reclaim};
+use super::ends::{leaving, of_client, reclaim};
 use super::handoff::{self, Opening, Plan, client_framing};
 use super::parked::{Parked, Waiting, Woken};
 use super::up::Up;
@@ -67,17 +67,14 @@ impl Early {
     /// Waits until the client leaves or is to get its head, and keeps a stream that has begun alive.
     pub(super) async fn wait(&mut self, client: &Wire, upstream: &Upstream, record: &mut Record) -> Woken {
         match self {
-            Self::Never => client.closed().await,
+            Self::Never => Woken::ClientGone(leaving(client).await),
             // Boxed: every other connection that waits would weigh as much.
-            Self::At(at) => match Box::pin(timeout_at(*at, client.closed())).await {
-                Ok(()) => {}
-                Err(_) => return Woken::Early,
+            Self::At(at) => match Box::pin(timeout_at(*at, leaving(client))).await {
+                Ok(reason) => Woken::ClientGone(reason),
+                Err(_) => Woken::Early,
             },
-            Self::Begun(begun) => {
-                return Woken::ClientGone(Box::pin(begun.keep_alive(client, upstream, record)).await);
-            }
+            Self::Begun(begun) => Woken::ClientGone(Box::pin(begun.keep_alive(client, upstream, record)).await),
         }
-        Woken::ClientGone(EndReason::ClientClosed)
     }
 }
 
@@ -159,7 +156,7 @@ impl Begun {
             let comment_at = self.interval.map(|interval| self.sent_at + interval).filter(|_| !client.has_unsent());
             let stalled_at = self.sent_at + upstream.timeouts.send;
             tokio::select! {
-                () = client.closed() => return EndReason::ClientClosed,
+                reason = leaving(client) => return reason,
                 flushed = client.flush(), if client.has_unsent() => if flushed.is_err() {
                     return EndReason::ClientError;
                 },

@@ -15,7 +15,7 @@ use super::Next;
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
-use crate::socket::{Parts, Socket};
+use crate::socket::{self, Parts, Socket, Wire};
 use crate::upstream::headers;
 
 /// Ends a response that was passed on whole, and keeps the connection if both sides may.
@@ -178,6 +178,15 @@ async fn linger(socket: Socket) {
     };
     // Over in time or not, the connection is closed now.
     let _ = timeout(LINGER, listening).await;
+}
+
+/// Waits until the client of an exchange is gone, and tells how it went.
+pub(super) async fn leaving(client: &Wire) -> EndReason {
+    match client.closed().await {
+        Err(error) if socket::is_peer_gone(&error) => EndReason::PeerGone,
+        // A reset is how many clients close that want no answer any more.
+        Ok(()) | Err(_) => EndReason::ClientClosed,
+    }
 }
 
 /// Why an exchange ends when its client's side failed with `error`.

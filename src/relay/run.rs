@@ -17,7 +17,7 @@ use super::timers::Tick;
 use super::websocket::{Goodbye, WebSocket};
 use super::{EndReason, chunked};
 use crate::observe::Record;
-use crate::socket::{Parts, Transport};
+use crate::socket::{self, Parts, Transport};
 use crate::upstream::Upstream;
 
 /// What an exchange hands over when its connection stays.
@@ -550,13 +550,10 @@ impl Future for Running {
 
 /// The reason that an error on one side's socket is.
 fn lost(side: Side, error: &io::Error) -> EndReason {
-    match (error.kind(), side) {
-        // What the network last said on the way to a peer that is gone stands in for a time-out.
-        (io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => {
-            EndReason::PeerGone
-        }
-        (_, Side::Client) => EndReason::ClientError,
-        (_, Side::Server) => EndReason::ServerError,
+    match side {
+        _ if socket::is_peer_gone(error) => EndReason::PeerGone,
+        Side::Client => EndReason::ClientError,
+        Side::Server => EndReason::ServerError,
     }
 }
 

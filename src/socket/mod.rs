@@ -193,8 +193,11 @@ impl Wire {
 
     /// Waits until the peer closes, or the connection fails. Never ends once the peer has sent
     /// something that nobody reads: then only writing shows.
-    pub async fn closed(&self) {
-        poll_fn(|cx| self.transport.poll_closed(cx)).await;
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub async fn closed(&self) -> io::Result<()> {
+        poll_fn(|cx| self.transport.poll_closed(cx)).await
     }
 
     /// Whether the peer is still there and has sent nothing unasked: fit for another request.
@@ -236,6 +239,13 @@ impl Wire {
             ready!(self.transport.poll_write_ready(cx))?;
         }
     }
+}
+
+/// Whether `error` says that a peer is gone: TCP has given up on it. What the network last said on the
+/// way to it stands in for a time-out.
+pub fn is_peer_gone(error: &io::Error) -> bool {
+    let kind = error.kind();
+    matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
 }
 
 /// What is left of a connection when HTTP is done with it.

@@ -108,11 +108,14 @@ impl Transport {
 
     /// Ready when the peer has closed, or the connection has failed. Never ready once the peer has
     /// sent something that nobody reads: then only writing shows.
-    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(tcp) => match ready!(tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0]))) {
-                Ok(1..) => Poll::Pending,
-                Ok(0) | Err(_) => Poll::Ready(()),
+            Self::Tcp(tcp) => match ready!(tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0])))? {
+                0 => Poll::Ready(Ok(())),
+                1.. => Poll::Pending,
             },
         }
     }
