@@ -4,7 +4,8 @@
 #   tests/install.sh build|test|fuzz|bench...
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
-#   test    build, nginx, HAProxy, Redis, Chromium, Node.js with npm, Python, and the clients of tests/clients
+#   test    build, nginx, HAProxy, iproute2, Redis, Chromium, Node.js with npm, Python, and the clients of
+#           tests/clients
 #   fuzz    build, cargo-fuzz
 #   bench   build, nginx, HAProxy
 #
@@ -31,6 +32,7 @@ main() {
       test)
         build
         proxies
+        namespaces
         redis
         browser
         node
@@ -76,6 +78,14 @@ proxies() {
   has haproxy || set -- "$@" haproxy
   install "$@"
   stop "$@"
+}
+
+# For tests in networks of their own, which say so where the machine allows none.
+namespaces() {
+  set --
+  has ip || set -- "$@" iproute2
+  has unshare || set -- "$@" util-linux
+  install "$@"
 }
 
 redis() {

@@ -26,6 +26,8 @@ mod websocket_pings;
 mod websocket_closes;
 // Every relay by itself: listed, ended by its id, and how old it may become.
 mod relays;
+// Peers that vanish without a word, in networks of their own.
+mod vanishing;
 // One way to every end reason there is.
 mod end_reasons;
 // Clients that do not read: what they cost, whom they hold up, and that they can be ended.

@@ -1,15 +1,22 @@
 //! A child process that never outlives its test and whose output can be awaited.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_getfd, pidfd_open,
+    setrlimit,
+};
 use serde_json::Value;
+use socket2::Socket;
 use tokio::sync::watch;
 
-use super::soon;
+use super::{PATIENCE, soon, within};
 
 /// A running program, killed when dropped.
 pub(crate) struct Process {
@@ -74,9 +81,14 @@ impl Process {
 
     /// Waits until it ends by itself, all output read.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
+        self.exit_within(PATIENCE).await
+    }
+
+    /// The same for one that has much to do.
+    pub(crate) async fn exit_within(&mut self, limit: Duration) -> ExitStatus {
         for output in [&mut self.stdout, &mut self.stderr] {
             let ended = async { while output.changed().await.is_ok() {} };
-            soon("the process to end", ended).await;
+            within(limit, "the process to end", ended).await;
         }
         self.child.wait().expect("it is our child")
     }
@@ -108,9 +120,37 @@ impl Process {
         kib * 1024
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its own socket whose peer has this address; `None` where nobody may look at other processes'
+    /// descriptors, of which the test's log tells.
+    pub(crate) fn socket_to(&self, peer: SocketAddr) -> Option<Socket> {
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("it runs");
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("it runs");
+        for descriptor in descriptors.flatten() {
+            let number = descriptor.file_name().to_str().and_then(|name| name.parse().ok()).expect("a number");
+            match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
+                Ok(descriptor) => {
+                    let socket = Socket::from(descriptor);
+                    if socket.peer_addr().ok().and_then(|address| address.as_socket()) == Some(peer) {
+                        return Some(socket);
+                    }
+                }
+                Err(Errno::PERM | Errno::NOSYS) => {
+                    // Not by the macros, whose output is only shown for tests that fail.
+                    let _ = writeln!(std::io::stderr(), "NOT RUN, for want of pidfd_getfd: looking at sockets");
+                    return None;
+                }
+                Err(_) => {} // It has just been closed.
+            }
+        }
+        panic!("{} has no socket to {peer}", self.name);
+    }
+
     fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(id.expect("a process id"), signal).expect("it is our child");
+        kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
     }
 
     async fn line<T>(&self, output: &watch::Receiver<Vec<String>>, pick: impl Fn(&str) -> Option<T>) -> T {

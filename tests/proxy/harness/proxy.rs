@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::Value;
+use socket2::Socket;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -16,6 +17,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_steadfast");
 
 /// What will be in the configuration file.
 pub(crate) struct Setup {
+    ip: String,
     listener: String,
     threads: usize,
     descriptors: Option<usize>,
@@ -77,6 +79,12 @@ impl Setup {
     /// What keys the tags of sessions.
     pub(crate) fn secret(self, file: &SecretFile) -> Self {
         self.line(&format!("affinity_secret_file: {}", file.0.path().display()))
+    }
+
+    /// Where it listens, instead of the loopback address.
+    pub(crate) fn bind(mut self, ip: &str) -> Self {
+        ip.clone_into(&mut self.ip);
+        self
     }
 
     /// What its listener has beside its address, as keys of a YAML map.
@@ -148,7 +156,7 @@ impl Setup {
 
     fn yaml(&self) -> String {
         let mut lines = vec![
-            format!("listeners: [{{ bind: \"127.0.0.1:0\"{} }}]", self.listener),
+            format!("listeners: [{{ bind: \"{}:0\"{} }}]", self.ip, self.listener),
             r#"admin: { bind: "127.0.0.1:0" }"#.to_owned(),
             format!("access_log: {}", self.access_log),
             format!("threads: {}", self.threads),
@@ -189,6 +197,7 @@ impl Proxy {
     /// Begins a setup. JSON access log to the test, two threads, an admin address.
     pub(crate) fn start() -> Setup {
         Setup {
+            ip: "127.0.0.1".to_owned(),
             listener: String::new(),
             threads: 2,
             descriptors: None,
@@ -215,6 +224,11 @@ impl Proxy {
         socket.set_recv_buffer_size(8 * 1024).expect("a socket can be narrow");
         let stream = soon("a connection", socket.connect(self.address())).await;
         Wire::new(stream.expect("the proxy listens"), "client")
+    }
+
+    /// Its own socket whose peer has this address; `None` where nobody may look.
+    pub(crate) fn socket_to(&self, peer: SocketAddr) -> Option<Socket> {
+        self.process.socket_to(peer)
     }
 
     /// Bytes of memory that it uses and that are nobody else's.

@@ -110,6 +110,14 @@ impl Upstream {
         Self { address, listener: Some(listener), accepted: Arc::default(), serving: None }
     }
 
+    /// A server that listens somewhere already.
+    pub(crate) fn listening(listener: std::net::TcpListener) -> Self {
+        listener.set_nonblocking(true).expect("a socket");
+        let listener = TcpListener::from_std(listener).expect("a runtime");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        Self { address, listener: Some(listener), accepted: Arc::default(), serving: None }
+    }
+
     /// A server that runs `serve` for every connection, concurrently.
     pub(crate) async fn serving<F, S>(serve: F) -> Self
     where

@@ -5,7 +5,12 @@ use super::{Proxy, Reading, Upstream, Wire, websocket_request};
 
 /// A WebSocket through the proxy: its two ends.
 pub(crate) async fn open(proxy: &Proxy, server: &Upstream) -> (Wire, Wire) {
-    let mut client = proxy.send(websocket_request("/ws", "")).await;
+    open_on(proxy.connect().await, server).await
+}
+
+/// The same on a connection that is there.
+pub(crate) async fn open_on(mut client: Wire, server: &Upstream) -> (Wire, Wire) {
+    client.send(websocket_request("/ws", "")).await;
     let mut upstream = server.accept().await;
     upstream.request().await;
     upstream.send(SWITCHING).await;

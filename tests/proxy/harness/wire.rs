@@ -4,6 +4,7 @@
 //! find where a message ends, and hides nothing: heads keep their order, case and white space.
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -46,6 +47,11 @@ impl Wire {
     pub(crate) fn narrow(&self) {
         let socket = socket2::SockRef::from(self.reading.half.as_ref());
         socket.set_send_buffer_size(8 * 1024).expect("a socket can be narrow");
+    }
+
+    /// The address of this end.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.reading.half.local_addr().expect("it is connected")
     }
 
     /// Ends both directions with a reset.
