@@ -23,6 +23,7 @@ use crate::relay::{EndReason, Kind, Untouched};
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    bytes: IntCounterVec,
     open: IntGaugeVec,
     durations: HistogramVec,
     keepalives: IntCounterVec,
@@ -60,6 +61,9 @@ const SECONDS: [f64; 14] =
 /// The classes of status codes, as label values.
 const STATUS: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Where things go, as label values: to the server, and to the client.
+const DIRECTIONS: [&str; 2] = ["up", "down"];
+
 /// The codes of Closes, as label values. Those that the standard names have one each.
 const CLOSE_CODES: [&str; 20] = [
     "1000", "1001", "1002", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012", "1013",
@@ -96,6 +100,11 @@ impl Metrics {
                 "steadfast_requests_total",
                 "Requests answered, by upstream (empty when none was found) and class of status.",
                 &["upstream", "status"],
+            ),
+            bytes: counters(
+                "steadfast_bytes_total",
+                "Bytes passed on behind the heads, of relays within a minute, by direction: up is to the server.",
+                &["upstream", "direction"],
             ),
             open: register(
                 &registry,
@@ -273,11 +282,12 @@ impl Metrics {
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
         UpstreamMetrics {
             requests: STATUS.map(|status| self.requests.with_label_values(&[name, status])),
+            bytes: DIRECTIONS.map(|direction| self.bytes.with_label_values(&[name, direction])),
             durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
             keepalives: self.keepalives.with_label_values(&[name]),
             untouched: Untouched::ALL.map(|reason| self.untouched.with_label_values(&[name, reason.label()])),
             pings: self.pings.with_label_values(&[name]),
-            messages: ["up", "down"].map(|direction| self.messages.with_label_values(&[name, direction])),
+            messages: DIRECTIONS.map(|direction| self.messages.with_label_values(&[name, direction])),
             closes: Default::default(),
             closes_of_all: self.closes.clone(),
             opaque: self.opaque.with_label_values(&[name]),
@@ -314,6 +324,7 @@ fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> M
 pub struct UpstreamMetrics {
     name: String,
     requests: [IntCounter; 5],
+    bytes: [IntCounter; 2],
     durations: [Histogram; 4],
     /// Comments inserted into idle event streams.
     pub keepalives: IntCounter,
@@ -338,6 +349,15 @@ impl UpstreamMetrics {
     pub fn answered(&self, status: u16) {
         if let Some(counter) = (status / 100).checked_sub(1).and_then(|class| self.requests.get(usize::from(class))) {
             counter.inc();
+        }
+    }
+
+    /// So many more bytes went to a server and to a client.
+    pub fn passed(&self, to_server: u64, to_client: u64) {
+        for (counter, count) in self.bytes.iter().zip([to_server, to_client]) {
+            if count > 0 {
+                counter.inc_by(count);
+            }
         }
     }
 
@@ -419,6 +439,8 @@ mod tests {
         let chat = metrics.upstream("chat");
         chat.answered(101);
         chat.answered(0);
+        chat.passed(70_000, 3);
+        chat.passed(5, 0);
         chat.ended(Kind::WebSocket, EndReason::ClientClosed, 3.0);
         chat.found(Finding::ForeignTags, true);
         metrics.server("chat", "a").open(Kind::EventStream).inc();
@@ -448,6 +470,8 @@ mod tests {
         for line in [
             r#"steadfast_requests_total{status="1xx",upstream="chat"} 1"#,
             r#"steadfast_requests_total{status="5xx",upstream="chat"} 0"#,
+            r#"steadfast_bytes_total{direction="up",upstream="chat"} 70005"#,
+            r#"steadfast_bytes_total{direction="down",upstream="chat"} 3"#,
             r#"steadfast_affinity_findings{finding="foreign_tags",upstream="chat"} 1"#,
             r#"steadfast_affinity_findings{finding="one_key",upstream="chat"} 0"#,
             r#"steadfast_ends_total{end_reason="client_closed",kind="websocket",upstream="chat"} 1"#,

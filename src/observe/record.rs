@@ -156,10 +156,16 @@ impl Record {
         self.server_status = Some(status);
     }
 
-    /// So many more bytes went from and to the client.
+    /// So many more bytes went from and to the client. Counted at once: it may be hours to the end.
     pub fn add_bytes(&mut self, from_client: u64, to_client: u64) {
         self.bytes_in += from_client;
         self.bytes_out += to_client;
+        self.metrics().passed(from_client, to_client);
+    }
+
+    /// How many bytes went from and to the client so far.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes_in, self.bytes_out)
     }
 
     /// As a WebSocket it was closed with `code`; `None` when nobody said Close.
@@ -195,6 +201,10 @@ impl Record {
     /// The time since its head was complete.
     pub fn age(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    fn metrics(&self) -> &UpstreamMetrics {
+        self.upstream.as_deref().map_or(&self.observer.unrouted, |upstream| &upstream.metrics)
     }
 
     fn server(&self) -> Option<(&Upstream, usize)> {
@@ -246,7 +256,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.began.elapsed();
-        let metrics = self.upstream.as_deref().map_or(&self.observer.unrouted, |upstream| &upstream.metrics);
+        let metrics = self.metrics();
         metrics.answered(self.status);
         metrics.ended(self.kind, self.reason, duration.as_secs_f64());
         if let (Some(log), Some(asked)) = (&self.observer.access_log, &self.asked) {

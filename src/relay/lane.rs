@@ -48,7 +48,7 @@ pub struct Lane {
     ended: bool,
     /// The taker's connection goes on without this lane.
     frees_taker: bool,
-    /// Bytes that the taker took.
+    /// Bytes that the taker took and that are not accounted for yet.
     pub sent: u64,
 }
 

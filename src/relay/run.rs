@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -413,6 +414,7 @@ impl Relay {
 
     /// Adds up what has happened. Not at every message: the counters belong to all threads.
     fn count(&mut self) {
+        self.record.add_bytes(mem::take(&mut self.up.sent), mem::take(&mut self.down.sent));
         if let Protocol::WebSocket(websocket) = &mut self.protocol {
             self.upstream.metrics.carried(websocket.take_counts());
         }
@@ -475,6 +477,7 @@ impl Relay {
     }
 
     fn describe(&self, id: Id) -> Description {
+        let (bytes_in, bytes_out) = self.record.bytes();
         Description {
             id,
             kind: self.record.kind(),
@@ -483,8 +486,8 @@ impl Relay {
             server: self.record.server_index(),
             age: self.record.age(),
             idle: registry::now().since(self.life.quiet_since()),
-            bytes_in: self.up.sent,
-            bytes_out: self.down.sent,
+            bytes_in: bytes_in + self.up.sent,
+            bytes_out: bytes_out + self.down.sent,
             ending: self.life.closing(),
         }
     }
@@ -524,7 +527,6 @@ impl Relay {
             self.upstream.metrics.closed(code);
             self.record.closed(code);
         }
-        self.record.add_bytes(self.up.sent, self.down.sent);
         self.record.end(reason);
         let Protocol::Events(_, Some(next)) = self.protocol else { return None };
         let client = Parts { transport: self.client, unread: next, unsent: Vec::new() };

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::client::SWITCHING;
 use crate::harness::upstream::ok;
+use crate::harness::websocket::{frame, masked_frame, open};
 use crate::harness::{Proxy, Refusing, Upstream, millis, soon, websocket_request};
 
 /// The line has these fields with these values, and the fields that every line has.
@@ -115,6 +116,54 @@ async fn a_websocket_is_logged_with_its_key_when_it_has_ended() {
         }),
     );
     assert!(line["duration_ms"].as_u64() >= Some(100), "{line}");
+}
+
+#[tokio::test]
+async fn bytes_are_counted_by_upstream_and_direction_and_not_only_at_the_end() {
+    let (one, two) = (Upstream::start().await, Upstream::start().await);
+    let proxy = Proxy::start()
+        .upstream("pages", &[&one])
+        .upstream("chat", &[&two])
+        .websocket("{ ping: 1s, pong_timeout: 1m }") // So that its timer comes soon.
+        .route("{ path: /pages, upstream: pages }")
+        .route("{ upstream: chat }")
+        .run()
+        .await;
+    let check = async |upstream, up, down| {
+        proxy.settles("steadfast_bytes_total", &[("upstream", upstream), ("direction", "up")], up).await;
+        proxy.settles("steadfast_bytes_total", &[("upstream", upstream), ("direction", "down")], down).await;
+    };
+
+    // A body that is not yet complete.
+    let mut client = proxy.send("POST /pages HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde").await;
+    let mut upstream = one.accept().await;
+    upstream.request().await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n").await;
+    upstream.send(vec![b'x'; 40_000]).await;
+    client.head().await;
+    client.exactly(40_000).await;
+    check("pages", 5.0, 40_000.0).await;
+    upstream.send(vec![b'x'; 60_000]).await;
+    client.exactly(60_000).await;
+    check("pages", 5.0, 100_000.0).await;
+
+    // A WebSocket that stays: two messages, and the first ping.
+    let (mut client, mut upstream) = open(&proxy, &two).await;
+    client.send(masked_frame("up")).await;
+    upstream.exactly(8).await;
+    upstream.send(frame("down")).await;
+    client.exactly(6 + 10).await;
+    proxy.settles("steadfast_bytes_total", &[("upstream", "chat"), ("direction", "up")], 8.0).await;
+    let down = proxy.metrics().await.sum("steadfast_bytes_total", &[("upstream", "chat"), ("direction", "down")]);
+    assert!(down >= 6.0 && (down - 6.0) % 10.0 == 0.0, "{down}"); // More pings may have followed.
+    client.send(masked_frame("more")).await;
+    upstream.exactly(10).await;
+    let relay = &proxy.relays("").await["relays"][0];
+    assert_eq!(relay["bytes_in"], 18, "what is counted and what is not yet: {relay}");
+    drop((client, upstream));
+    let line = proxy.logged_path("/ws").await;
+    assert_eq!(line["bytes_in"], 18, "{line}");
+    check("chat", 18.0, line["bytes_out"].as_f64().expect("a number")).await;
 }
 
 #[tokio::test]
