@@ -53,8 +53,8 @@ async fn echoes(client: &mut Wire, upstream: &mut Wire, count: usize) -> Vec<Dur
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hundreds_of_slow_readers_cost_a_buffer_each_and_hold_up_nobody() {
-    const SLOW: usize = 200;
+async fn a_thousand_slow_readers_cost_a_buffer_each_and_hold_up_nobody() {
+    const SLOW: usize = 1000;
     let server = Upstream::start().await;
     let proxy = Proxy::start().upstream("chat", &[&server]).threads(1).run().await;
     let (mut client, mut upstream) = open(&proxy, &server).await;
