@@ -1,5 +1,6 @@
 // A page for browsers that opens an event stream and a WebSocket and tells what came of both. Each
-// says something, is silent for a while, and says something else.
+// says something, is silent for a while, and says something else. Other clients may use both as well;
+// the stream at /events?ends is over then.
 // Argument: { silence } in milliseconds. Prints its port, and { report } when the page has told.
 "use strict";
 
@@ -30,8 +31,12 @@ const server = http.createServer((request, response) => {
     case "/":
       return response.setHeader("Content-Type", "text/html").end(page);
     case "/events":
+    case "/events?ends":
       response.writeHead(200, { "Content-Type": "text/event-stream" }).write("data: first\n\n");
-      return void setTimeout(() => response.write("data: second\n\n"), silence);
+      return void setTimeout(() => {
+        response.write("data: second\n\n");
+        if (request.url === "/events?ends") response.end();
+      }, silence);
     case "/report":
       return void request.setEncoding("utf8").on("data", (body) => {
         say({ report: JSON.parse(body) });

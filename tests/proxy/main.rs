@@ -4,6 +4,8 @@
 
 mod harness;
 
+// Real clients through a minute of silence: a browser, and the libraries of Node.
+mod a_minute_of_silence;
 // What the two sides see of each other's heads: versions, hop-by-hop fields, forwarded fields, routes.
 mod heads;
 // Bodies in every framing, streamed both ways at once, stopped by whoever does not read.
@@ -50,8 +52,6 @@ mod sse_posts;
 mod sse_reuse;
 // Event streams whose server pauses at every awkward place, in every framing.
 mod sse_pauses;
-// A real browser's EventSource and WebSocket.
-mod browser;
 // A real Socket.IO cluster with real clients, beside nginx ip_hash.
 mod socket_io;
 // Engine.IO sessions byte by byte: tagged in the open packet, led home by the tag, taken off again.
