@@ -21,21 +21,25 @@ pub(crate) trait Client: Send + 'static {
     fn operate(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 }
 
-/// Lets every client operate for `window`, side by side; returns them and the number of operations.
-pub(crate) async fn operate_for<C: Client>(window: Duration, clients: Vec<C>) -> io::Result<(Vec<C>, usize)> {
+/// Lets every client operate for `window`, side by side; returns them and how long each operation
+/// took, in nanoseconds.
+pub(crate) async fn operate_for<C: Client>(window: Duration, clients: Vec<C>) -> io::Result<(Vec<C>, Vec<u32>)> {
     let end = Instant::now() + window;
     let count = clients.len();
     let repeated = clients.into_iter().map(|client| operate_until(end, client));
     let done: io::Result<Vec<_>> = at_most(count, repeated).await.into_iter().collect();
-    let (clients, operations): (Vec<_>, Vec<usize>) = done?.into_iter().unzip();
-    Ok((clients, operations.iter().sum()))
+    let (clients, operations): (Vec<_>, Vec<_>) = done?.into_iter().unzip();
+    Ok((clients, operations.concat()))
 }
 
-async fn operate_until<C: Client>(end: Instant, mut client: C) -> io::Result<(C, usize)> {
-    let mut operations = 0;
-    while Instant::now() < end {
+async fn operate_until<C: Client>(end: Instant, mut client: C) -> io::Result<(C, Vec<u32>)> {
+    let mut operations = Vec::new();
+    let mut began = Instant::now();
+    while began < end {
         client.operate().await?;
-        operations += 1;
+        let ended = Instant::now();
+        operations.push(u32::try_from((ended - began).as_nanos()).unwrap_or(u32::MAX));
+        began = ended;
     }
     Ok((client, operations))
 }

@@ -1,4 +1,4 @@
-//! Compares Steadfast with nginx and HAProxy: CPU time per operation, memory per connection.
+//! Compares Steadfast with nginx and HAProxy: time per operation, memory per connection.
 //!
 //! ```text
 //!             this process                 one proxy at a time        this program again
@@ -12,6 +12,7 @@
 mod client;
 mod http;
 mod measure;
+mod plot;
 mod process;
 mod proxies;
 mod report;
@@ -22,6 +23,7 @@ mod websocket;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -42,7 +44,7 @@ use server::Server;
 struct Arguments {
     /// Only scenarios whose name contains one of these words.
     filters: Vec<String>,
-    /// A rough look within 90 seconds.
+    /// A rough look within 2 minutes.
     #[arg(long)]
     quick: bool,
     /// List the scenarios and do nothing else.
@@ -66,6 +68,9 @@ struct Arguments {
     /// Which proxies to compare.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Proxy::Nginx, Proxy::Haproxy, Proxy::Steadfast])]
     proxies: Vec<Proxy>,
+    /// Draw the ratios to nginx into this file, as SVG.
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// The command that runs Steadfast, for example an older build; {config}, {listen} and {server}
     /// are filled in.
     #[arg(long, default_value = STEADFAST)]
@@ -186,8 +191,12 @@ async fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
         failures: Vec::new(),
     };
     comparison.run_rounds().await;
-    println!("{}; {}.\n", report::machine(), versions.join(", "));
+    let machine = format!("{}; {}", report::machine(), versions.join(", "));
+    println!("{machine}.\n");
     print!("{}", report::table(&comparison.figures, &arguments.proxies));
+    if let Some(path) = &arguments.plot {
+        fs::write(path, plot::svg(&comparison.figures, &machine))?;
+    }
     for failure in &comparison.failures {
         println!("\nFailed: {}", failure.text);
     }
@@ -232,7 +241,7 @@ impl Comparison<'_> {
     /// Puts every proxy into one scenario, each round in another order.
     async fn run_scenario(&mut self, round: usize, index: usize) {
         let scenario = self.figures[index].scenario;
-        let rounds = match scenario.plan.measures_cpu() {
+        let rounds = match scenario.plan.measures_operations() {
             true => self.sizes.rounds,
             false => self.sizes.memory_rounds,
         };
@@ -240,6 +249,10 @@ impl Comparison<'_> {
             return;
         }
         let mut order = self.arguments.proxies.clone();
+        order.retain(|proxy| scenario.plan.concerns(*proxy));
+        if order.is_empty() {
+            return;
+        }
         let first = (round + index) % order.len();
         order.rotate_left(first);
         let mut figures = Vec::new();
@@ -276,8 +289,9 @@ impl Comparison<'_> {
 
     async fn measure(&self, scenario: &Scenario, proxy: Proxy) -> io::Result<Vec<f64>> {
         const LIMIT: Duration = Duration::from_secs(60);
+        let limit = LIMIT + self.sizes.idle_window;
         let running = Running::start(proxy, self.server.address, &self.arguments.steadfast).await?;
         let bench = Bench { proxy: &running, server: &self.server, sizes: &self.sizes };
-        within(LIMIT, "the scenario", bench.measure(scenario.plan)).await.map_err(|error| running.explain(&error))
+        within(limit, "the scenario", bench.measure(scenario.plan)).await.map_err(|error| running.explain(&error))
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Bench<'a> {
 const REQUESTING: usize = 32;
 /// Event streams, and parked requests, of the CPU scenarios.
 const WAITING: usize = 1000;
+/// Idle event streams that are kept alive.
+const KEPT: usize = 9000;
 /// Connections made before memory is first weighed, so that what a proxy makes once is there.
 const WARMING: usize = 16;
 /// The message of the larger WebSocket scenarios.
@@ -47,6 +49,7 @@ impl Bench<'_> {
             Plan::IdleWebSockets => self.idle_websockets().await,
             Plan::IdleStreams => self.idle_streams().await,
             Plan::ParkedPolls => self.parked_polls().await,
+            Plan::KeptStreams => self.kept_streams().await,
             Plan::Echo { connections, bytes } => self.echo(connections, bytes).await,
             Plan::Events { path } => self.events(path).await,
             Plan::KeepAlive => self.keep_alive().await,
@@ -90,6 +93,17 @@ impl Bench<'_> {
         let during = self.settled_memory().await?;
         parked.answer_all(self.server).await?;
         Ok(vec![(during - before) / count as f64])
+    }
+
+    /// The share of a core that comments take.
+    async fn kept_streams(&self) -> io::Result<Vec<f64>> {
+        const REST: Duration = Duration::from_secs(3);
+        let _audience = Audience::open(self, "/sse/chunked", KEPT).await?;
+        sleep(REST).await; // Each gets its first comment at once.
+        let (before, began) = (self.proxy.group.cpu()?, Instant::now());
+        sleep(self.sizes.idle_window).await;
+        let used = self.proxy.group.cpu()?.saturating_sub(before);
+        Ok(vec![used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0])
     }
 
     async fn echo(&self, connections: usize, bytes: usize) -> io::Result<Vec<f64>> {
@@ -163,12 +177,17 @@ impl Bench<'_> {
         Ok(vec![cpu, failed as f64, died as f64])
     }
 
-    /// Lets the clients operate for the window; returns the CPU time per operation.
+    /// Lets the clients operate for the window; returns the CPU time per operation, and how long half
+    /// of them and all but a hundredth took, in microseconds.
     async fn cpu_of<C: Client>(&self, clients: Vec<C>) -> io::Result<Vec<f64>> {
         let (clients, _) = operate_for(self.warm_up(), clients).await?;
         let before = self.proxy.group.cpu()?;
-        let (_clients, operations) = operate_for(self.sizes.window, clients).await?;
-        self.cpu_since(before, operations)
+        let (_clients, mut operations) = operate_for(self.sizes.window, clients).await?;
+        let mut figures = self.cpu_since(before, operations.len())?;
+        operations.sort_unstable();
+        let within = |percent| f64::from(operations[(operations.len() - 1) * percent / 100]) / 1e3;
+        figures.extend([within(50), within(99)]);
+        Ok(figures)
     }
 
     /// CPU time in microseconds that the proxy used for each of `operations`.

@@ -52,12 +52,20 @@ impl Figures {
         })
     }
 
+    /// The ratio to nginx, in the middle of all rounds.
+    pub(crate) fn ratio(&self, row: usize, proxy: Proxy) -> Option<f64> {
+        median(&self.ratios(row, proxy))
+    }
+
     fn cell(&self, row: usize, unit: Unit, proxy: Proxy) -> String {
         let values = self.values(row, proxy);
+        if !self.scenario.plan.concerns(proxy) {
+            return "–".to_owned();
+        }
         let Some(middle) = median(&values) else {
             return "failed".to_owned();
         };
-        match (unit, median(&self.ratios(row, proxy))) {
+        match (unit, self.ratio(row, proxy)) {
             (Unit::Microseconds, Some(ratio)) => format!("{ratio:.2} ({middle:.1} µs)"),
             (Unit::Connections, _) => with_commas(values.iter().sum()),
             _ => unit.show(middle),
@@ -83,6 +91,7 @@ impl Figures {
                 let reached = ratio.map_or(String::new(), |ratio| format!(", is {ratio:.2}"));
                 (format!("≤ {most:.2} × best{reached}"), ratio.map(|ratio| ratio <= most))
             }
+            Goal::None => return String::new(),
         };
         match verdict {
             Some(true) => format!("{goal}: met"),
@@ -109,6 +118,7 @@ impl Unit {
         match self {
             Self::Bytes => format!("{} B", with_commas(value)),
             Self::Percent => format!("{value:.0} %"),
+            Self::Core => format!("{value:.2} %"),
             Self::Microseconds => format!("{value:.1} µs"),
             Self::Connections => with_commas(value),
         }

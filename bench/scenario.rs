@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::proxies::Proxy;
+
 /// One situation that every proxy is put into.
 pub(crate) struct Scenario {
     /// Its name on the command line.
@@ -21,13 +23,15 @@ pub(crate) enum Plan {
     IdleStreams,
     /// Memory of parked requests.
     ParkedPolls,
-    /// CPU of WebSocket messages that come back.
+    /// CPU of event streams on which nothing is said but the proxy's comments.
+    KeptStreams,
+    /// CPU of WebSocket messages that come back, and how long that takes them.
     Echo { connections: usize, bytes: usize },
     /// CPU of events that go to all streams.
     Events { path: &'static str },
-    /// CPU of requests on connections that stay.
+    /// CPU of requests on connections that stay, and how long they take.
     KeepAlive,
-    /// CPU of requests on connections of their own.
+    /// CPU of requests on connections of their own, and how long they take.
     ConnectionPerRequest,
     /// CPU of requests that are parked for a while.
     Polls,
@@ -52,8 +56,10 @@ pub(crate) enum Unit {
     Bytes,
     /// A share, in percent.
     Percent,
-    /// CPU time per operation in microseconds; shown as ratio to nginx.
+    /// Time per operation in microseconds; shown as ratio to nginx.
     Microseconds,
+    /// A share of one core, in percent.
+    Core,
     /// Connections, added up over the rounds.
     Connections,
 }
@@ -67,6 +73,8 @@ pub(crate) enum Goal {
     AtLeast(f64),
     /// No more than this times the better of nginx and HAProxy.
     TimesBest(f64),
+    /// To be seen.
+    None,
 }
 
 /// How much of everything.
@@ -80,6 +88,8 @@ pub(crate) struct Sizes {
     pub(crate) window: Duration,
     /// Connections of a memory scenario.
     pub(crate) idle_connections: usize,
+    /// How long streams are kept alive.
+    pub(crate) idle_window: Duration,
     /// Handshakes of a storm.
     pub(crate) handshakes: usize,
     /// How long memory is waited for after connections were closed.
@@ -93,6 +103,7 @@ impl Sizes {
         memory_rounds: 1,
         window: Duration::from_millis(1000),
         idle_connections: 4000,
+        idle_window: Duration::from_secs(45),
         handshakes: 5000,
         give_back: Duration::from_secs(15),
     };
@@ -102,20 +113,31 @@ impl Sizes {
         memory_rounds: 1,
         window: Duration::from_millis(300),
         idle_connections: 4000,
+        idle_window: Duration::from_secs(15),
         handshakes: 1000,
         give_back: Duration::from_secs(5),
     };
 }
 
 impl Plan {
-    /// Whether the figures are CPU times. Those need rounds; memory hardly varies.
-    pub(crate) fn measures_cpu(self) -> bool {
-        !matches!(self, Self::IdleWebSockets | Self::IdleStreams | Self::ParkedPolls)
+    /// Whether the figures are times of operations. Those need rounds; memory hardly varies, and what
+    /// keeps streams alive takes long enough to be measured once.
+    pub(crate) fn measures_operations(self) -> bool {
+        !matches!(self, Self::IdleWebSockets | Self::IdleStreams | Self::ParkedPolls | Self::KeptStreams)
+    }
+
+    /// Whether there is anything to measure of `proxy`: the others insert no comments.
+    pub(crate) fn concerns(self, proxy: Proxy) -> bool {
+        proxy == Proxy::Steadfast || !matches!(self, Self::KeptStreams)
     }
 }
 
 const fn cpu(title: &'static str, times_best: f64) -> Row {
     Row { title, unit: Unit::Microseconds, goal: Goal::TimesBest(times_best) }
+}
+
+const fn latency(title: &'static str) -> Row {
+    Row { title, unit: Unit::Microseconds, goal: Goal::None }
 }
 
 const fn memory(title: &'static str, bytes_max: f64) -> Row {
@@ -147,19 +169,40 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "memory-poll", plan: Plan::ParkedPolls, rows: &[memory("memory: parked long-poll", 9800.0)] },
     Scenario {
+        name: "cpu-kept-streams",
+        plan: Plan::KeptStreams,
+        rows: &[Row {
+            title: "CPU: 9,000 idle streams, a comment each 15 s",
+            unit: Unit::Core,
+            goal: Goal::AtMost(1.0),
+        }],
+    },
+    Scenario {
         name: "cpu-echo-125-100",
         plan: Plan::Echo { connections: 100, bytes: 125 },
-        rows: &[cpu("CPU: WebSocket echo, 125 B, 100 connections", 0.9)],
+        rows: &[
+            cpu("CPU: WebSocket echo, 125 B, 100 connections", 0.9),
+            latency("p50: WebSocket echo, 125 B, 100 connections"),
+            latency("p99: WebSocket echo, 125 B, 100 connections"),
+        ],
     },
     Scenario {
         name: "cpu-echo-125-1000",
         plan: Plan::Echo { connections: 1000, bytes: 125 },
-        rows: &[cpu("CPU: WebSocket echo, 125 B, 1,000 connections", 0.9)],
+        rows: &[
+            cpu("CPU: WebSocket echo, 125 B, 1,000 connections", 0.9),
+            latency("p50: WebSocket echo, 125 B, 1,000 connections"),
+            latency("p99: WebSocket echo, 125 B, 1,000 connections"),
+        ],
     },
     Scenario {
         name: "cpu-echo-16k-100",
         plan: Plan::Echo { connections: 100, bytes: 16 * 1024 },
-        rows: &[cpu("CPU: WebSocket echo, 16 KiB, 100 connections", 0.9)],
+        rows: &[
+            cpu("CPU: WebSocket echo, 16 KiB, 100 connections", 0.9),
+            latency("p50: WebSocket echo, 16 KiB, 100 connections"),
+            latency("p99: WebSocket echo, 16 KiB, 100 connections"),
+        ],
     },
     Scenario {
         name: "cpu-sse-chunked",
@@ -174,12 +217,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "cpu-keepalive",
         plan: Plan::KeepAlive,
-        rows: &[cpu("CPU: keep-alive request, 32 connections", 1.2)],
+        rows: &[
+            cpu("CPU: keep-alive request, 32 connections", 1.2),
+            latency("p50: keep-alive request, 32 connections"),
+            latency("p99: keep-alive request, 32 connections"),
+        ],
     },
     Scenario {
         name: "cpu-connection",
         plan: Plan::ConnectionPerRequest,
-        rows: &[cpu("CPU: connection per request, 32 at a time", 1.2)],
+        rows: &[
+            cpu("CPU: connection per request, 32 at a time", 1.2),
+            latency("p50: connection per request, 32 at a time"),
+            latency("p99: connection per request, 32 at a time"),
+        ],
     },
     Scenario { name: "cpu-poll", plan: Plan::Polls, rows: &[cpu("CPU: long-poll, 1,000 parked", 1.2)] },
     Scenario {
