@@ -6,7 +6,8 @@
 
 ARGS ?=
 # For each target of `make fuzz`. There is no unsafe code here for a sanitizer to watch, so the
-# pinned compiler will do.
+# pinned compiler will do: coverage needs no other. What each begins with is in tests/fuzz/seeds, in
+# the encoding by which libFuzzer's bytes become arguments.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := chunked events websocket config forwarded cookie engine_io
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -34,11 +35,14 @@ test: ## All checks and all tests, as CI runs them
 fuzz: ## Build, then feed nonsense to everything that parses, a minute each
 	@tests/install.sh fuzz
 	@for target in $(FUZZ_TARGETS); do \
-		mkdir -p $(TARGET_DIR)/fuzz/corpus/$$target; \
+		corpus=$(TARGET_DIR)/fuzz/corpus/$$target log=$(TARGET_DIR)/fuzz/$$target.log; \
+		seeds=tests/fuzz/seeds/$$target; [ $$target = config ] && seeds=conf; \
+		mkdir -p $$corpus; \
 		echo "fuzzing $$target"; \
-		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(TARGET_DIR)/fuzz --sanitizer none $$target \
-			$(TARGET_DIR)/fuzz/corpus/$$target $$([ $$target = config ] && echo conf) -- \
-			-max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 || exit 1; \
+		cargo fuzz build --fuzz-dir tests/fuzz --target-dir $(TARGET_DIR)/fuzz --sanitizer none $$target || exit 1; \
+		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(TARGET_DIR)/fuzz --sanitizer none $$target $$corpus $$seeds -- \
+			-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 >$$log 2>&1 || { tail -n 60 $$log; exit 1; }; \
+		grep -E 'INITED|DONE|stat::' $$log; \
 	done
 
 bench: ## Build, then measure Steadfast beside other proxies
