@@ -343,8 +343,7 @@ pub(super) async fn write(down: &mut ServerSession, piece: &[u8], record: &mut R
 /// Keeps the server's connection for other requests, if it is as it was before this one.
 fn give_back(answer: Answer, upstream: &Upstream) {
     let Answer { up, server, .. } = answer;
-    let hint = up.keep_alive_hint();
-    if let Some(socket) = up.reclaim() {
+    if let Some((socket, hint)) = up.reclaim() {
         Pool::put(upstream.servers[server].id, socket, hint, std::time::Instant::now());
     }
 }

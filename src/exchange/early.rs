@@ -224,8 +224,8 @@ impl Begun {
         if self.framing == ClientFraming::UntilClose || *front.stopping.borrow() {
             down.set_server_keepalive(None);
         }
-        let planned = answered.and_then(|answer| {
-            let plan = handoff::plan(&down, &answer, &upstream).map_err(Failure::Refuse)?;
+        let planned = answered.and_then(|mut answer| {
+            let plan = handoff::plan(&down, &mut answer, &upstream).map_err(Failure::Refuse)?;
             Ok((plan, answer))
         });
         let reason = match planned {

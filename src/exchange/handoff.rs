@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
@@ -38,13 +38,13 @@ pub(super) enum Opening {
     Early(Duration),
 }
 
-/// Decides, and makes the head for the client.
-pub(super) fn plan(down: &ServerSession, answer: &Answer, upstream: &Upstream) -> Result<Plan, ProxyError> {
+/// Decides, and makes the head for the client of the one that has come.
+pub(super) fn plan(down: &ServerSession, answer: &mut Answer, upstream: &Upstream) -> Result<Plan, ProxyError> {
     let refused = || match no_response(upstream) {
         Failure::Refuse(error) => error,
         Failure::Stale | Failure::End(_) => ProxyError::Malformed,
     };
-    let mut head = Box::new(answer.up.head().ok_or_else(refused)?.clone());
+    let mut head = answer.up.take_head().ok_or_else(refused)?;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // A 101 that nobody asked for, or to something else, must never become a tunnel.
         let asked = answer.asked.as_ref().filter(|asked| headers::agrees_to(&head.headers, asked));
@@ -168,8 +168,7 @@ pub(super) async fn hand_over(
 
 /// How the body of the response comes.
 fn server_framing(answer: &Answer) -> ServerFraming {
-    let is_chunked = answer.up.head().is_some_and(|head| head.headers.contains_key(TRANSFER_ENCODING));
-    if is_chunked { ServerFraming::Chunked } else { ServerFraming::UntilClose }
+    if answer.up.is_chunked() { ServerFraming::Chunked } else { ServerFraming::UntilClose }
 }
 
 /// How it goes on.

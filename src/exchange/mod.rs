@@ -423,7 +423,7 @@ async fn reach(
 async fn finish(
     front: &Front,
     mut down: Box<ServerSession>,
-    answer: Answer,
+    mut answer: Answer,
     upstream: Arc<Upstream>,
     previous_hop: IpAddr,
     mut record: Record,
@@ -432,7 +432,7 @@ async fn finish(
         down.set_server_keepalive(None);
     }
     let asked_upgrade = answer.asked.is_some();
-    let mut plan = handoff::plan(&down, &answer, &upstream);
+    let mut plan = handoff::plan(&down, &mut answer, &upstream);
     if let Ok(handoff::Plan::Respond(head) | handoff::Plan::Relay(head, _)) = &mut plan {
         let request = (&down.req_header().headers, previous_hop);
         if answer.place.keep(front, &upstream, answer.server, request, head).is_err() {

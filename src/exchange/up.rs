@@ -30,8 +30,10 @@ pub(super) struct Up {
     body: Body,
     /// Bytes that all heads of the response may still have.
     head_left: usize,
-    /// The server has closed.
-    has_closed: bool,
+    /// The server leaves its connection open behind the response.
+    stays_open: bool,
+    /// How long it does, as it says.
+    keep_alive: Option<Duration>,
 }
 
 /// Why no head could be read.
@@ -61,7 +63,8 @@ impl Up {
             head: None,
             body: Body::UntilClose,
             head_left: HEAD_MAX,
-            has_closed: false,
+            stays_open: false,
+            keep_alive: None,
         }
     }
 
@@ -107,6 +110,8 @@ impl Up {
                 self.head_left = self.head_left.checked_sub(length).ok_or(NoHead::Broken)?;
                 self.wire().skip(length);
                 self.body = Body::of(&head, &self.method);
+                self.stays_open = head.status != StatusCode::SWITCHING_PROTOCOLS && headers::stays_open(&head);
+                self.keep_alive = keep_alive(&head);
                 self.head = Some(head);
                 return Ok(());
             }
@@ -152,7 +157,7 @@ impl Up {
             match self.wire().read_ahead().await {
                 Ok(true) => {}
                 Ok(false) if self.body.ends_by_closing() => {
-                    (self.body, self.has_closed) = (Body::Length(0), true);
+                    (self.body, self.stays_open) = (Body::Length(0), false);
                     return Ok(None);
                 }
                 Ok(false) | Err(_) => return Err(Broken),
@@ -168,20 +173,28 @@ impl Up {
         }
     }
 
-    /// The connection behind the response, if it may carry another request.
-    pub(super) fn reclaim(self) -> Option<Socket> {
-        let is_left_open = |head: &ResponseHeader| {
-            head.status != StatusCode::SWITCHING_PROTOCOLS && headers::stays_open(head) && !self.has_closed
-        };
-        let is_behind = self.body.is_done() && self.wire().peek(<[u8]>::is_empty);
-        (is_behind && self.head().is_some_and(is_left_open)).then_some(self.socket)
+    /// Whether the body comes in chunks.
+    pub(super) fn is_chunked(&self) -> bool {
+        matches!(self.body, Body::Chunked(_))
     }
 
-    /// `Keep-Alive: timeout=5`: how long the server leaves the connection open, as Node's servers say
-    /// and mean.
-    pub(super) fn keep_alive_hint(&self) -> Option<Duration> {
-        let field = self.head()?.headers.get("keep-alive")?.to_str().ok()?;
-        let seconds = field.split(',').find_map(|parameter| parameter.trim().strip_prefix("timeout="))?;
-        seconds.trim().parse().ok().map(Duration::from_secs)
+    /// The last head that has come, for the client.
+    pub(super) fn take_head(&mut self) -> Option<Box<ResponseHeader>> {
+        self.head.take()
     }
+
+    /// The connection behind the response, if it may carry another request, and how long its server
+    /// says that it will be left open.
+    pub(super) fn reclaim(self) -> Option<(Socket, Option<Duration>)> {
+        let is_behind = self.body.is_done() && self.wire().peek(<[u8]>::is_empty);
+        (is_behind && self.stays_open).then_some((self.socket, self.keep_alive))
+    }
+}
+
+/// `Keep-Alive: timeout=5`: how long a server leaves the connection open, as Node's servers say and
+/// mean.
+fn keep_alive(head: &ResponseHeader) -> Option<Duration> {
+    let field = head.headers.get("keep-alive")?.to_str().ok()?;
+    let seconds = field.split(',').find_map(|parameter| parameter.trim().strip_prefix("timeout="))?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
 }
