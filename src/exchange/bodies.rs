@@ -1,7 +1,7 @@
 //! Bodies, both ways at once, and the heads that come before them.
 //!
 //! The rule: no more is read for a peer that has not yet taken what it was sent. While bodies flow
-//! both wires are held beside their sessions, so that writes never wait (see [`crate::socket`])
+//! the wire of the client is held beside its session, so that writes never wait (see [`crate::socket`])
 //! and flushing is one more thing to wait for: a server that answers while it is still being
 //! asked, and a client that listens only when it has said everything, cannot block each other.
 

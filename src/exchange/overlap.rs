@@ -1,6 +1,6 @@
 //! An event stream that begins before its request has ended: an answer to a long POST.
 //!
-//! Until the request has been passed on, Pingora's sessions are needed for its body. The stream
+//! Until the request has been passed on, Pingora's session is needed for its body. The stream
 //! does not wait for that: its bytes are taken from the server's wire, past the session, by the
 //! same [`Events`] that the relay goes on with. So nothing is hidden in a session when the request
 //! ends, and comments are inserted from the first byte on.

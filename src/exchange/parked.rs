@@ -1,7 +1,7 @@
 //! A request whose answer takes its time, such as a long-poll: what waits is little more than two
 //! sockets.
 //!
-//! What Pingora's sessions need to parse messages is most of what a waiting exchange weighs. So an
+//! What Pingora's session needs to parse messages is most of what a waiting exchange weighs. So an
 //! exchange that has waited for a while is taken apart: two sockets, the head of the request as the
 //! client wrote it, and what was decided. When something happens, the session with the client is made
 //! again, and reads the same head a second time. Answers that come soon pay nothing for this.

@@ -1,4 +1,5 @@
-//! A connection as Pingora's HTTP sessions see it, and as we get it back from them.
+//! A connection as Pingora's HTTP session with a client sees it, as an exchange reads and writes it
+//! past the session, and as we get it back.
 //!
 //! A session may read no further than the head it parses: what follows stays in the [`Wire`]
 //! until it is asked for. So at the hand-off nothing is hidden in a session's buffers, whatever
