@@ -146,10 +146,11 @@ pub(super) async fn hand_over(
         record.end(EndReason::ServerError);
         return Next::Close;
     };
-    for transport in [&client.transport, &server.transport] {
-        // What fails here has failed already, and the relay will find out.
-        let _ = transport.watch_peer(&upstream.tcp_keepalive, upstream.timeouts.send);
-    }
+    // TCP counts a peer that takes nothing as silent too, hence never less than the time it has for that.
+    let unanswered = upstream.timeouts.send.max(upstream.tcp_keepalive.patience());
+    // What fails here has failed already, and the relay will find out.
+    let _ = client.transport.limit_silence(unanswered);
+    let _ = server.transport.probe_peer(&upstream.tcp_keepalive).and(server.transport.limit_silence(unanswered));
     Next::Relay(Box::new(Handover {
         client: client.transport,
         client_unread: client.unread,

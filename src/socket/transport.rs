@@ -138,19 +138,23 @@ impl Transport {
         Ok(Ends { source: tcp.peer_addr()?, destination: tcp.local_addr()? })
     }
 
-    /// Has TCP watch the peer of a connection that will be silent for long, or takes what it is sent
-    /// without a word: when it has acknowledged nothing for as long as `config` says, or for `send` if
-    /// that is longer, it counts as gone. TCP counts a peer that takes nothing as silent too, hence
-    /// never less than the time it has to take something.
+    /// Has TCP ask for a sign of life of a peer that will be silent for long, as `config` says. What a
+    /// listener has accepted has that from its listener.
     ///
     /// # Errors
     /// When the connection has failed already.
-    pub fn watch_peer(&self, config: &TcpKeepalive, send: Duration) -> io::Result<()> {
-        let socket = SockRef::from(self.tcp());
-        socket.set_tcp_keepalive(&keepalive(config))?;
-        // Without it, a peer that vanishes with bytes on their way to it would keep the connection for
-        // as long as they are sent again: a quarter of an hour.
-        socket.set_tcp_user_timeout(Some(send.max(config.patience())))
+    pub fn probe_peer(&self, config: &TcpKeepalive) -> io::Result<()> {
+        SockRef::from(self.tcp()).set_tcp_keepalive(&keepalive(config))
+    }
+
+    /// Has TCP give up on a peer that has acknowledged nothing for `unanswered`: neither bytes, which
+    /// it may just not take, nor probes. Without it, one that vanishes with bytes on their way to it
+    /// would keep the connection for as long as they are sent again: a quarter of an hour.
+    ///
+    /// # Errors
+    /// When the connection has failed already.
+    pub fn limit_silence(&self, unanswered: Duration) -> io::Result<()> {
+        SockRef::from(self.tcp()).set_tcp_user_timeout(Some(unanswered))
     }
 
     /// A number that no other open connection has.
