@@ -64,4 +64,5 @@ pub mod route;
 pub mod server;
 pub mod session_store;
 pub mod socket;
+pub mod tls;
 pub mod upstream;

@@ -11,6 +11,7 @@
 //! flushes of the session never wait: they only collect, the exchange flushes beside its reading,
 //! and reads no more for a peer that has not taken what it was sent.
 
+mod encrypted;
 mod head_gate;
 mod transport;
 
@@ -30,6 +31,7 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+pub use encrypted::{Agreed, Encrypted, HandshakeError};
 use head_gate::HeadGate;
 pub use transport::{Transport, keepalive};
 
@@ -377,7 +379,9 @@ impl Shutdown for Socket {
     async fn shutdown(&mut self) {
         // Whoever drops it closes it, for a system call less. A connection that has failed already
         // is as closed as it gets.
-        let _ = self.flush().await;
+        if self.flush().await.is_ok() {
+            let _ = poll_fn(|cx| self.0.transport.poll_goodbye(cx)).await;
+        }
     }
 }
 

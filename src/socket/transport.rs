@@ -8,13 +8,14 @@ use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::encrypted::{Agreed, Encrypted};
 use crate::config::TcpKeepalive;
 use crate::proxy_protocol::Ends;
 
@@ -23,6 +24,8 @@ use crate::proxy_protocol::Ends;
 pub enum Transport {
     /// Bytes as they are.
     Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<Encrypted>),
 }
 
 impl Transport {
@@ -31,6 +34,7 @@ impl Transport {
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => tls.poll_read(cx, buf),
         }
     }
 
@@ -44,6 +48,7 @@ impl Transport {
                     other => return Poll::Ready(other.map(drop)),
                 }
             },
+            Self::Tls(tls) => tls.poll_read(cx, buf),
         }
     }
 
@@ -51,6 +56,7 @@ impl Transport {
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Tls(tls) => tls.poll_read_ready(cx),
         }
     }
 
@@ -61,6 +67,7 @@ impl Transport {
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => try_read_tcp(tcp, buffer),
+            Self::Tls(tls) => tls.try_read(buffer),
         }
     }
 
@@ -72,6 +79,7 @@ impl Transport {
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write(bytes),
+            Self::Tls(tls) => tls.try_write(bytes),
         }
     }
 
@@ -79,6 +87,7 @@ impl Transport {
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => tcp.poll_write_ready(cx),
+            Self::Tls(tls) => tls.tcp().poll_write_ready(cx),
         }
     }
 
@@ -86,6 +95,7 @@ impl Transport {
     pub fn has_unsent(&self) -> bool {
         match self {
             Self::Tcp(_) => false, // What the kernel took counts as sent.
+            Self::Tls(tls) => tls.has_unsent(),
         }
     }
 
@@ -96,14 +106,30 @@ impl Transport {
     pub fn try_flush(&self) -> io::Result<bool> {
         match self {
             Self::Tcp(_) => Ok(false),
+            Self::Tls(tls) => tls.try_flush(),
         }
     }
 
     /// Tells the peer that nothing more will be sent, once it has got what was. It may go on sending.
-    pub fn poll_shutdown(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => Poll::Ready(SockRef::from(tcp).shutdown(Shutdown::Write)),
+            Self::Tls(tls) => tls.poll_shutdown(cx),
         }
+    }
+
+    /// Tells the peer, where there are words for it, that what it got was all: behind this a close
+    /// is an end, and without it a cut.
+    pub fn poll_goodbye(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) => Poll::Ready(Ok(())), // To close is to say so.
+            Self::Tls(tls) => tls.poll_goodbye(cx),
+        }
+    }
+
+    /// The same, as far as it can be said at once.
+    pub fn say_goodbye(&self) {
+        let _ = self.poll_goodbye(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Ready when the peer has closed, or the connection has failed. Never ready once the peer has
@@ -117,6 +143,7 @@ impl Transport {
                 0 => Poll::Ready(Ok(())),
                 1.. => Poll::Pending,
             },
+            Self::Tls(tls) => tls.poll_closed(cx),
         }
     }
 
@@ -126,6 +153,7 @@ impl Transport {
             Self::Tcp(tcp) => {
                 matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
+            Self::Tls(tls) => tls.is_quiet(),
         }
     }
 
@@ -157,6 +185,14 @@ impl Transport {
         SockRef::from(self.tcp()).set_tcp_user_timeout(Some(unanswered))
     }
 
+    /// What was agreed on with the peer, if what crosses is encrypted.
+    pub fn agreed(&self) -> Option<Agreed> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Tls(tls) => Some(tls.agreed()),
+        }
+    }
+
     /// A number that no other open connection has.
     pub fn id(&self) -> i32 {
         self.tcp().as_raw_fd()
@@ -183,11 +219,13 @@ impl Transport {
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.tcp(),
         }
     }
 }
 
-fn try_read_tcp(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads what is there; 0 is the end.
+pub(super) fn try_read_tcp(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut read = None;
     let result = tcp.try_io(Interest::READABLE, || {
         let count = (&*SockRef::from(tcp)).read(buffer)?;

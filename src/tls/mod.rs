@@ -1,0 +1,15 @@
+//! TLS, as far as it needs no socket: what one connection says, which certificates it is shown, and
+//! whom we believe.
+//!
+//! ```text
+//! files ─ certificates   what an operator has put down, checked
+//!       ─ front          what clients get to see: certificates by name, protocols
+//!       ─ back           what we expect of servers
+//! records ─ session      one connection: records in, bytes out, and the other way round
+//! ```
+//!
+//! Nothing here opens a socket or spawns a task; `socket::Transport` moves the records.
+
+pub mod session;
+#[cfg(test)]
+pub(crate) mod tests;
