@@ -56,9 +56,10 @@ async fn requests(connection: Connection, mut socket: Socket, mut patience: Dura
             biased;
             begun = timeout(patience, socket.wire().read_ahead()) => match begun {
                 Ok(Ok(true)) => {}
-                Ok(Ok(false) | Err(_)) | Err(_) => return,
+                Ok(Ok(false) | Err(_)) => return,
+                Err(_) => return socket.wire().say_goodbye(),
             },
-            () = stopped(&mut stopping) => return,
+            () = stopped(&mut stopping) => return socket.wire().say_goodbye(),
         }
         let mut next = if open.ticket.is_served() {
             Box::pin(exchange(front, socket, *previous_hop)).await

@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +31,7 @@ use crate::affinity::tag::Secret;
 use crate::config::{AffinitySource, Config, TcpKeepalive, Timeouts};
 use crate::connection::{self, Live, Open};
 use crate::exchange::Front;
-use crate::listener::Listener;
+use crate::listener::{Listener, TlsError};
 use crate::observe::Observer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
@@ -51,6 +52,9 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// TLS cannot work with what was configured.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The access log, a runtime or a thread.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -105,11 +109,13 @@ impl Server {
         let (log, writer) = log.map_or((None, None), |(log, writer)| (Some(log), Some(writer)));
         let observer = Arc::new(Observer::new(metrics, log));
         let front = Arc::new(front(&self.config, observer, stopping));
+        tell_of_tls(&self.config);
 
         let grace = self.config.shutdown.grace;
         let (workers, inboxes) = Workers::new(self.config.threads.get());
         let listeners = self.config.listeners.iter();
-        let listeners: Vec<_> = listeners.map(|it| Arc::new(Listener::new(it, &front.observer.metrics))).collect();
+        let listeners = listeners.map(|it| Listener::new(it, &front.observer.metrics).map(Arc::new));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let mut sockets: Vec<_> = self.listeners.into_iter().map(Vec::into_iter).collect();
         let threads = inboxes.into_iter().enumerate().map(|(worker, inbox)| {
             let sockets = listeners.iter().cloned().zip(sockets.iter_mut().filter_map(Iterator::next)).collect();
@@ -154,6 +160,19 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
             .unwrap_or_default(),
         observer,
         stopping,
+    }
+}
+
+/// What should be known of how servers are spoken to.
+fn tell_of_tls(config: &Config) {
+    let encrypted = config.upstreams.iter().filter_map(|upstream| Some((&upstream.name, upstream.tls.as_ref()?)));
+    for (name, tls) in encrypted {
+        if !tls.is_verified {
+            tracing::warn!("upstream {name}: tls.verify is off: whoever answers there is taken for its server");
+        }
+        for concern in tls.certificate.iter().flat_map(|it| it.concerns(OffsetDateTime::now_utc())) {
+            tracing::warn!("upstream {name}: {concern}");
+        }
     }
 }
 
@@ -336,10 +355,10 @@ fn begin(listener: &Arc<Listener>, tcp: TcpStream, peer: SocketAddr, front: &Arc
     };
     let open = Open::new(front.observer.clone(), live.clone(), ticket);
     let (front, socket) = (front.clone(), socket::Socket::new(Transport::Tcp(tcp)));
-    if listener.reads_headers() {
-        tokio::spawn(listener.clone().arrive(front, socket, peer.ip(), open));
-    } else {
+    if listener.is_plain() {
         tokio::spawn(connection::serve(front, socket, peer.ip(), open));
+    } else {
+        tokio::spawn(listener.clone().arrive(front, socket, peer.ip(), open));
     }
 }
 

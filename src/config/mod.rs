@@ -2,7 +2,8 @@
 //!
 //! [`load`] reads a file into a [`Config`] or into [`Mistakes`], all of them at once. Past that
 //! point there are only types: nothing after it can find a configuration mistake. Nothing here
-//! opens a socket or a file other than the one it was given.
+//! opens a socket, or a file other than the one it was given and the secrets and certificates that
+//! this one names.
 //!
 //! ```text
 //! text ─ value    serde_yaml's value, with the line of each key from lines
@@ -27,13 +28,16 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::{IpNet, Ipv6Net};
+use rustls::RootCertStore;
 
 use crate::affinity::tag::Secret;
 use crate::proxy_protocol::Version;
+use crate::tls::{self, Back, Certificate};
 
 pub use self::file::{LoadError, load, parse};
 pub use self::mistakes::Mistakes;
@@ -70,13 +74,27 @@ pub struct Config {
 }
 
 /// One address that clients connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     /// Address and port; port 0 lets the kernel choose.
     pub bind: SocketAddr,
     /// Whether hops name their clients before the first request. On or optional only where
     /// somebody is trusted.
     pub proxy_protocol: ProxyProtocol,
+    /// How its clients encrypt; `None`: not at all.
+    pub tls: Option<Tls>,
+}
+
+/// How a listener speaks TLS.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// What clients are shown; at least one. The first is for those that ask for no name, or for an
+    /// unknown one.
+    pub certificates: Vec<Certificate>,
+    /// Who vouches for the clients; `None`: they need no certificate.
+    pub client_ca: Option<Arc<RootCertStore>>,
+    /// The oldest version that is spoken.
+    pub min_version: tls::front::Version,
 }
 
 /// Whether the [`TrustedProxies`] begin their connections with a PROXY header.
@@ -155,6 +173,19 @@ pub struct Upstream {
     pub websocket: WebSocket,
     /// How connections to its servers begin: with a PROXY header of this version, or `None`.
     pub send_proxy_protocol: Option<Version>,
+    /// How connections to its servers are encrypted; `None`: not at all.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// How servers are spoken to over TLS.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// Who they must be, and what they are shown.
+    pub back: Back,
+    /// Whether it matters who they are.
+    pub is_verified: bool,
+    /// What they are shown if they ask for it.
+    pub certificate: Option<Certificate>,
 }
 
 /// One server of an upstream.

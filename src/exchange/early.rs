@@ -28,7 +28,7 @@ use super::ends::{leaving, of_client, reclaim};
 use super::handoff::{self, Opening, Plan, client_framing};
 use super::parked::{Parked, Waiting, Woken};
 use super::up::Up;
-use super::{Answer, Failure, Front, Next, wire};
+use super::{Answer, Failure, Front, Next, scheme, wire};
 use crate::affinity::forwarded;
 use crate::error::ProxyError;
 use crate::observe::Record;
@@ -117,7 +117,7 @@ async fn write_begin(
     if framing == ClientFraming::UntilClose || *front.stopping.borrow() {
         down.set_server_keepalive(None);
     }
-    let request = (&down.req_header().headers, previous_hop);
+    let request = (&down.req_header().headers, previous_hop, scheme(down));
     let head = head(down).and_then(|mut head| {
         place.keep(front, upstream, *server, request, &mut head)?;
         Ok(head)

@@ -154,30 +154,11 @@ const COME_AGAIN_MAX_MS: u32 = 15_000;
 /// How long the client has to take an error of ours.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long we listen to a client that we have answered while it was still sending.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// How much of what it still sends is read.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
-
-/// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would take
-/// the answer from a client that is still sending.
+/// Reads on for a moment, so that a client which is still sending gets the answer.
 async fn linger(socket: Socket) {
-    let Some(Parts { mut transport, .. }) = socket.into_parts() else { return };
-    let listening = async {
-        if transport.shutdown().await.is_err() {
-            return; // The client is gone.
-        }
-        let (mut ignored, mut left) = (vec![0; 4096], LINGER_BYTES_MAX);
-        while let Ok(read @ 1..) = transport.read(&mut ignored).await {
-            if read > left {
-                return;
-            }
-            left -= read;
-        }
-    };
-    // Over in time or not, the connection is closed now.
-    let _ = timeout(LINGER, listening).await;
+    if let Some(Parts { transport, .. }) = socket.into_parts() {
+        transport.linger().await;
+    }
 }
 
 /// Waits until the client of an exchange is gone, and tells how it went.

@@ -342,7 +342,8 @@ fn request_for(
     server: usize,
     place: &Placement,
 ) -> Result<Vec<u8>, Failure> {
-    let hop = PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: "http" };
+    let hop =
+        PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: scheme(down) };
     let asked = down.req_header();
     let head = request::head(asked, hop, &upstream.servers[server].authority, place.changes(asked, upstream));
     head.ok_or(Failure::Refuse(ProxyError::Malformed))
@@ -410,7 +411,7 @@ async fn reach(
         if may_use_pool && let Some(socket) = Pool::take(this.id, client.map(|(ends, _)| ends), Instant::now()) {
             return Ok(Reached { socket, server, is_pooled: true });
         }
-        match Box::pin(connect::connect(this, upstream.timeouts.connect, client)).await {
+        match Box::pin(connect::connect(this, upstream.tls.as_ref(), upstream.timeouts.connect, client)).await {
             Ok(socket) => {
                 this.connected(&upstream.name);
                 return Ok(Reached { socket, server, is_pooled: false });
@@ -436,7 +437,7 @@ async fn finish(
     let asked_upgrade = answer.asked.is_some();
     let mut plan = handoff::plan(&down, &mut answer, &upstream);
     if let Ok(handoff::Plan::Respond(head) | handoff::Plan::Relay(head, _)) = &mut plan {
-        let request = (&down.req_header().headers, previous_hop);
+        let request = (&down.req_header().headers, previous_hop, scheme(&down));
         if answer.place.keep(front, &upstream, answer.server, request, head).is_err() {
             tracing::error!("upstream {}: the sticky cookie cannot be written", upstream.name);
         }
@@ -513,6 +514,11 @@ fn proxied_by(down: &ServerSession) -> Option<Box<IpAddr>> {
     let wire = wire(down)?;
     wire.passed_on()?;
     Some(Box::new(wire.ends().ok()?.source.ip().to_canonical()))
+}
+
+/// How the client's requests come, as URIs say it.
+fn scheme(down: &ServerSession) -> &'static str {
+    if wire(down).is_some_and(|wire| wire.is_encrypted()) { "https" } else { "http" }
 }
 
 /// The wire under a session with the client.

@@ -162,18 +162,19 @@ impl Placement {
         front: &Front,
         upstream: &Upstream,
         server: usize,
-        request: (&HeaderMap, IpAddr),
+        request: (&HeaderMap, IpAddr, &str),
         head: &mut ResponseHeader,
     ) -> pingora::Result<()> {
         let Some(cookie) = upstream.sticky_cookie() else { return Ok(()) };
-        let (headers, previous_hop) = request;
+        let (headers, previous_hop, scheme) = request;
         let named = sticky::server(headers, cookie, &front.secret).and_then(|tag| upstream.tagged(tag));
         let is_right = named == Some(server) || self.source != affinity::STICKY_COOKIE;
         if named.is_some() && is_right {
             return Ok(());
         }
-        let is_secure = front.trusted.contains(previous_hop)
-            && headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
+        let told = || headers.get("x-forwarded-proto").filter(|_| front.trusted.contains(previous_hop));
+        let is_secure =
+            scheme == "https" || told().is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
         let field = sticky::issue(cookie, &front.secret, upstream.tag(server), fastrand::u32(..), is_secure);
         head.append_header(SET_COOKIE, field)?;
         Ok(())

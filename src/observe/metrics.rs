@@ -17,6 +17,7 @@ use crate::handshake::Damage;
 use crate::listener::Refusal;
 use crate::relay::websocket::Counts;
 use crate::relay::{EndReason, Kind, Untouched};
+use crate::tls;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Metrics {
     connect_failures: IntCounterVec,
     errors: IntCounterVec,
     proxy_protocol_refused: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    tls_refused: IntCounterVec,
     damaged_handshakes: IntCounterVec,
     /// The hops that have a label: the first ones.
     hops: Mutex<Vec<IpAddr>>,
@@ -182,6 +185,16 @@ impl Metrics {
                 "Connections closed for want of a PROXY header that can be believed, by reason.",
                 &["reason"],
             ),
+            tls_handshakes: counters(
+                "steadfast_tls_handshakes_total",
+                "TLS handshakes with clients, by version and whether both had met before.",
+                &["version", "resumed"],
+            ),
+            tls_refused: counters(
+                "steadfast_tls_refused_total",
+                "Connections closed because no TLS came of them, by reason.",
+                &["reason"],
+            ),
             damaged_handshakes: counters(
                 "steadfast_damaged_handshakes_total",
                 "WebSocket handshakes that came damaged, by what is wrong and previous hop (the first 16, then other).",
@@ -276,6 +289,16 @@ impl Metrics {
     /// What counts the connections that are closed for want of a PROXY header.
     pub fn proxy_protocol_refused(&self, refusal: Refusal) -> IntCounter {
         self.proxy_protocol_refused.with_label_values(&[refusal.label()])
+    }
+
+    /// What counts handshakes of TLS that came to their end.
+    pub fn tls_handshakes(&self, version: &str, resumed: &str) -> IntCounter {
+        self.tls_handshakes.with_label_values(&[version, resumed])
+    }
+
+    /// What counts the connections that are closed for want of TLS.
+    pub fn tls_refused(&self, refusal: tls::front::Refusal) -> IntCounter {
+        self.tls_refused.with_label_values(&[refusal.label()])
     }
 
     /// What the requests of upstream `name` count with. The empty name is for those without one.

@@ -48,6 +48,8 @@ pub struct Lane {
     ended: bool,
     /// The taker's connection goes on without this lane.
     frees_taker: bool,
+    /// What the taker has got is not all there was.
+    is_broken: bool,
     /// Bytes that the taker took and that are not accounted for yet.
     pub sent: u64,
 }
@@ -103,7 +105,9 @@ impl Lane {
         }
         self.unsent = Vec::new(); // A quiet relay holds no buffer.
         if self.ending && !self.ended {
-            if !self.frees_taker {
+            if self.is_broken {
+                to.cut();
+            } else if !self.frees_taker {
                 let told = to.poll_shutdown(cx);
                 self.is_held = told.is_pending();
                 // The taker may be gone already: then it needs no telling.
@@ -117,6 +121,12 @@ impl Lane {
     /// Nothing more comes: the taker is told once it has taken what waits.
     pub fn end(&mut self) {
         self.ending = true;
+    }
+
+    /// Nothing more comes, though more there was: the taker is not told that this was all.
+    pub fn break_off(&mut self) {
+        self.ending = true;
+        self.is_broken = true;
     }
 
     /// Nothing more comes, and once the taker has got what waits its connection is somebody else's.

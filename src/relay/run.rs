@@ -169,7 +169,7 @@ impl Relay {
             });
             if let Err(reason) = failed {
                 self.life.close(reason);
-                self.down.end();
+                self.down.break_off();
                 return;
             }
         }
@@ -223,10 +223,14 @@ impl Relay {
                 self.deliver(buffer, read)?;
                 Ok(Step::Moved)
             }
+            // A WebSocket says by itself whether it has come to its end.
+            Poll::Ready(Err(error)) if is_cut(&error) && matches!(self.protocol, Protocol::WebSocket(_)) => {
+                self.server_closed()
+            }
             Poll::Ready(Err(error)) => {
                 // What came before still goes to the client.
                 self.life.close(lost(Side::Server, &error));
-                self.down.end();
+                self.down.break_off();
                 self.up.abandon();
                 Ok(Step::Moved)
             }
@@ -245,7 +249,7 @@ impl Relay {
             }
             Err(chunked::Malformed) => {
                 self.life.close(EndReason::ServerError);
-                self.down.end();
+                self.down.break_off();
                 self.up.end();
             }
         }
@@ -286,6 +290,8 @@ impl Relay {
         lane::with_buffer(|buffer| match lane::poll_read(&mut self.client, buffer, cx) {
             Poll::Pending => Ok(Step::Waiting),
             Poll::Ready(Ok(0)) => self.client_closed(),
+            // Browsers close as they please, and no server takes what is missing for whole.
+            Poll::Ready(Err(error)) if is_cut(&error) => self.client_closed(),
             Poll::Ready(Ok(read)) => self.forward(buffer, read),
             Poll::Ready(Err(error)) => Err(lost(Side::Client, &error)),
         })
@@ -521,6 +527,9 @@ impl Relay {
             // socket takes it at once: the connection ends in any case.
             let _ = self.down.send(&self.client, events.end());
         }
+        if reason.is_ours() && !self.down.is_blocked() {
+            self.client.say_goodbye();
+        }
         self.count();
         if let Protocol::WebSocket(websocket) = &self.protocol {
             let code = websocket.close_code();
@@ -548,6 +557,11 @@ impl Future for Running {
         };
         Poll::Ready(self.0.take().and_then(|relay| relay.end(reason)))
     }
+}
+
+/// Whether the connection has ended as TLS does not end one.
+fn is_cut(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
 }
 
 /// The reason that an error on one side's socket is.

@@ -178,6 +178,11 @@ impl Wire {
         self.waiting().passed_on.as_deref().copied()
     }
 
+    /// Whether nobody on the way can read what crosses.
+    pub fn is_encrypted(&self) -> bool {
+        self.transport.is_encrypted()
+    }
+
     /// The ends of the connection itself.
     ///
     /// # Errors
@@ -206,6 +211,11 @@ impl Wire {
     /// Whether the peer is still there and has sent nothing unasked: fit for another request.
     pub fn is_quiet(&self) -> bool {
         self.transport.is_quiet() && self.waiting().unread.is_empty()
+    }
+
+    /// Tells the peer, as far as it can be told at once, that the close which follows is no cut.
+    pub fn say_goodbye(&self) {
+        self.transport.say_goodbye();
     }
 
     /// Sends what waits.

@@ -14,8 +14,9 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::encrypted::{Agreed, Encrypted};
+use super::encrypted::Encrypted;
 use crate::config::TcpKeepalive;
 use crate::proxy_protocol::Ends;
 
@@ -118,6 +119,12 @@ impl Transport {
         }
     }
 
+    /// Ends what is sent, and leaves it open whether that was all.
+    pub fn cut(&self) {
+        // The peer may be gone already: then it needs no telling.
+        let _ = SockRef::from(self.tcp()).shutdown(Shutdown::Write);
+    }
+
     /// Tells the peer, where there are words for it, that what it got was all: behind this a close
     /// is an end, and without it a cut.
     pub fn poll_goodbye(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -143,7 +150,7 @@ impl Transport {
                 0 => Poll::Ready(Ok(())),
                 1.. => Poll::Pending,
             },
-            Self::Tls(tls) => tls.poll_closed(cx),
+            Self::Tls(tls) => tls.poll_closed(cx).map(Ok),
         }
     }
 
@@ -185,11 +192,11 @@ impl Transport {
         SockRef::from(self.tcp()).set_tcp_user_timeout(Some(unanswered))
     }
 
-    /// What was agreed on with the peer, if what crosses is encrypted.
-    pub fn agreed(&self) -> Option<Agreed> {
+    /// Whether nobody on the way can read what crosses.
+    pub fn is_encrypted(&self) -> bool {
         match self {
-            Self::Tcp(_) => None,
-            Self::Tls(tls) => Some(tls.agreed()),
+            Self::Tcp(_) => false,
+            Self::Tls(_) => true,
         }
     }
 
@@ -198,19 +205,27 @@ impl Transport {
         self.tcp().as_raw_fd()
     }
 
-    /// As [`Self::poll_shutdown`].
-    ///
-    /// # Errors
-    /// When the connection has failed.
-    pub async fn shutdown(&self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_shutdown(cx)).await
+    /// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would
+    /// take what was said last from a peer that is still sending.
+    pub async fn linger(mut self) {
+        let listening = async {
+            if poll_fn(|cx| self.poll_shutdown(cx)).await.is_err() {
+                return; // The peer is gone.
+            }
+            let (mut ignored, mut left) = (vec![0; 4096], LINGER_BYTES_MAX);
+            while let Ok(read @ 1..) = self.read(&mut ignored).await {
+                if read > left {
+                    return;
+                }
+                left -= read;
+            }
+        };
+        // Over in time or not, the connection is closed now.
+        let _ = timeout(LINGER, listening).await;
     }
 
     /// Reads at least a byte, but for the end.
-    ///
-    /// # Errors
-    /// When the connection has failed.
-    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(buffer);
         poll_fn(|cx| self.poll_read(cx, &mut buffer)).await?;
         Ok(buffer.filled().len())
@@ -223,6 +238,12 @@ impl Transport {
         }
     }
 }
+
+/// How long we listen to a peer that has been told everything while it was still sending.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much of what it still sends is read.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Reads what is there; 0 is the end.
 pub(super) fn try_read_tcp(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {

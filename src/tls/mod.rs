@@ -3,13 +3,19 @@
 //!
 //! ```text
 //! files ─ certificates   what an operator has put down, checked
-//!       ─ front          what clients get to see: certificates by name, protocols
-//!       ─ back           what we expect of servers
+//!       ─ front          what clients get to see: certificates by name, versions, protocols
+//!       ─ back           what is expected of servers
 //! records ─ session      one connection: records in, bytes out, and the other way round
 //! ```
 //!
 //! Nothing here opens a socket or spawns a task; `socket::Transport` moves the records.
 
+pub mod back;
+pub mod certificates;
+pub mod front;
 pub mod session;
 #[cfg(test)]
 pub(crate) mod tests;
+
+pub use back::Back;
+pub use certificates::Certificate;

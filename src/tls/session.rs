@@ -23,6 +23,8 @@ pub struct Session {
     shaken: usize,
     peer_has_closed: bool,
     has_closed: bool,
+    /// Then rustls is asked nothing more.
+    has_failed: bool,
 }
 
 enum Connection {
@@ -36,6 +38,9 @@ pub enum Failure {
     /// What rustls says of what the peer has sent.
     #[error(transparent)]
     Protocol(#[from] rustls::Error),
+    /// It has failed before.
+    #[error("failed before")]
+    Before,
     /// More than any handshake needs.
     #[error("the handshake is longer than {} bytes", Session::HANDSHAKE_MAX)]
     TooLong,
@@ -84,7 +89,14 @@ impl Session {
     }
 
     fn new(connection: Connection) -> Self {
-        Self { connection, partial: Vec::new(), shaken: 0, peer_has_closed: false, has_closed: false }
+        Self {
+            connection,
+            partial: Vec::new(),
+            shaken: 0,
+            peer_has_closed: false,
+            has_closed: false,
+            has_failed: false,
+        }
     }
 
     /// Takes in what stands in `buffer` behind the [`Self::kept`] bytes, which are left for those
@@ -100,9 +112,13 @@ impl Session {
         plain: impl FnMut(&[u8]),
         answer: &mut Vec<u8>,
     ) -> Result<(), Failure> {
+        if self.has_failed {
+            return Err(Failure::Before);
+        }
         if self.is_handshaking() {
             self.shaken = self.shaken.saturating_add(fresh);
             if self.shaken > Self::HANDSHAKE_MAX {
+                self.has_failed = true;
                 return Err(Failure::TooLong);
             }
         }
@@ -140,9 +156,11 @@ impl Session {
                 Ok(Turn::Closed) => self.peer_has_closed = true,
                 Ok(Turn::Rest) => return Ok(done),
                 Err(error) => {
-                    // The alert; then it fails again.
-                    let alert = self.turn(&mut records[done..], &mut plain, answer);
-                    debug_assert!(matches!(alert, (_, Ok(Turn::Again) | Err(_))), "an error is the end");
+                    self.has_failed = true;
+                    // What the peer is to be told comes first when rustls is asked once more.
+                    while self.common().wants_write() {
+                        let _ = self.turn(&mut records[done..], &mut plain, answer);
+                    }
                     return Err(error);
                 }
             }
@@ -167,8 +185,8 @@ impl Session {
     /// # Errors
     /// When the session has failed, or has said goodbye.
     pub fn seal(&mut self, bytes: &[u8], records: &mut [u8]) -> Result<usize, rustls::Error> {
-        if self.has_closed {
-            return Err(rustls::Error::General("nothing can be sent behind the goodbye".into()));
+        if self.has_closed || self.has_failed {
+            return Err(rustls::Error::General("nothing can be sent behind the end".into()));
         }
         self.write(Write::Bytes(bytes), records)
     }
@@ -178,7 +196,7 @@ impl Session {
     /// # Errors
     /// When the session has failed.
     pub fn close(&mut self, records: &mut [u8]) -> Result<usize, rustls::Error> {
-        if self.has_closed {
+        if self.has_closed || self.has_failed {
             return Ok(0);
         }
         self.has_closed = true;

@@ -3,19 +3,27 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Pool, Server};
 use crate::proxy_protocol::{Ends, Version};
-use crate::socket::{Socket, Transport};
+use crate::socket::{Encrypted, HandshakeError, Socket, Transport};
+use crate::tls::session::Failure;
+use crate::tls::{Back, back};
 
-/// A new connection to `server`, before whose first byte it will be told of `client`, if given: the
-/// connection that a request came on.
+/// A new connection to `server`, encrypted if `tls` says how. Before its first byte it will be told
+/// of `client`, if given: the connection that a request came on.
 ///
 /// # Errors
-/// What the kernel says, or `TimedOut` after `within`.
-pub async fn connect(server: &Server, within: Duration, client: Option<(Ends, Version)>) -> io::Result<Socket> {
+/// What the kernel says, that it is not the right server, or `TimedOut` after `within`.
+pub async fn connect(
+    server: &Server,
+    tls: Option<&Back>,
+    within: Duration,
+    client: Option<(Ends, Version)>,
+) -> io::Result<Socket> {
     let connecting = async {
         let mut connected = TcpStream::connect(server.address).await;
         if connected.as_ref().is_err_and(is_out_of_descriptors) {
@@ -24,6 +32,9 @@ pub async fn connect(server: &Server, within: Duration, client: Option<(Ends, Ve
         }
         let tcp = connected?;
         tcp.set_nodelay(true)?;
+        if let Some(tls) = tls {
+            return Box::pin(encrypt(tcp, server, tls, client)).await;
+        }
         let socket = Socket::new(Transport::Tcp(tcp));
         if let Some((ends, version)) = client {
             socket.wire().introduce(&ends.header(version), ends);
@@ -33,6 +44,32 @@ pub async fn connect(server: &Server, within: Duration, client: Option<(Ends, Ve
     match timeout(within, connecting).await {
         Ok(connected) => connected,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {within:?}"))),
+    }
+}
+
+async fn encrypt(
+    mut tcp: TcpStream,
+    server: &Server,
+    tls: &Back,
+    client: Option<(Ends, Version)>,
+) -> io::Result<Socket> {
+    if let Some((ends, version)) = client {
+        tcp.write_all(&ends.header(version)).await?; // Nobody needs a key to read that.
+    }
+    let shaken = Encrypted::connect(tcp, tls.name(server.address.ip()), tls.config()).await;
+    let socket = Socket::new(Transport::Tls(Box::new(shaken.map_err(explained)?)));
+    socket.wire().introduced(0, client.map(|(ends, _)| ends));
+    Ok(socket)
+}
+
+fn explained(error: HandshakeError) -> io::Error {
+    match error {
+        HandshakeError::Io(error) => error,
+        HandshakeError::Closed => io::Error::new(io::ErrorKind::ConnectionAborted, format!("TLS: {error}")),
+        HandshakeError::Session(failure) => {
+            let advice = if let Failure::Protocol(error) = &failure { back::advice(error) } else { "" };
+            io::Error::new(io::ErrorKind::InvalidData, format!("TLS: {failure}{advice}"))
+        }
     }
 }
 

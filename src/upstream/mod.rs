@@ -22,6 +22,7 @@ use crate::handshake::Damage;
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
 use crate::proxy_protocol::Version;
 use crate::relay::Kind;
+use crate::tls::Back;
 
 /// A group of servers that serve the same thing.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Upstream {
     pub send_proxy_protocol: Option<Version>,
     /// How TCP finds out that a silent peer of a relay is gone.
     pub tcp_keepalive: TcpKeepalive,
+    /// How its servers are spoken to over TLS; `None`: in plain text.
+    pub tls: Option<Back>,
     /// What its requests count with.
     pub metrics: UpstreamMetrics,
     /// Who notices when its affinity has collapsed.
@@ -108,6 +111,7 @@ impl Upstream {
             websocket: config.websocket,
             send_proxy_protocol: config.send_proxy_protocol,
             tcp_keepalive,
+            tls: config.tls.as_ref().map(|tls| tls.back.clone()),
             metrics: metrics.upstream(&config.name),
             keyless: AtomicUsize::new(0),
         }

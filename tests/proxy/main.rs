@@ -36,6 +36,12 @@ mod end_reasons;
 mod slow_readers;
 // Random traffic of every kind, every byte of it compared.
 mod traffic;
+// TLS with clients: certificates by name, versions, certificates of theirs, who gets in and who not.
+mod tls;
+// TLS with servers: who they must be, and what becomes of them who are somebody else.
+mod tls_servers;
+// Connections that stay, on TLS on one side or on both.
+mod tls_relays;
 // PROXY headers from hops and to servers: whole, cut, glued, broken, from whom they may not come.
 mod proxy_protocol;
 // Thousands of WebSocket handshakes at once, four times.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::address::{self, covers};
+use super::tls;
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::{Admin, Listener, ProxyProtocol, TrustedProxies};
@@ -20,13 +21,14 @@ pub(super) fn listeners<'a>(root: &mut Fields<'a>, trusted_proxies: &TrustedProx
         let right = "write IP and port, such as \"0.0.0.0:8080\"";
         let bind = fields.required("bind", right);
         let proxy_protocol = proxy_protocol(&mut fields, trusted_proxies);
+        let tls = tls::of_listener(&mut fields);
         if let Some(item) = bind
             && let Some(bind) = item.parse(right, |text| address::bind(text, "0.0.0.0:8080"))
         {
             complain_of_overlap(&item, bind, &listeners);
-            listeners.push((item, Listener { bind, proxy_protocol }));
+            listeners.push((item, Listener { bind, proxy_protocol, tls }));
         }
-        fields.finish(&["h2c", "tls"]);
+        fields.finish(&["h2c"]);
     }
     listeners
 }

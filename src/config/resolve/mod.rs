@@ -6,6 +6,7 @@ mod balance;
 mod listeners;
 mod routes;
 mod session_store;
+mod tls;
 mod upstreams;
 
 use std::num::NonZeroUsize;

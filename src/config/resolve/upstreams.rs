@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{self, covers};
-use super::{DAY, affinity, balance};
+use super::{DAY, affinity, balance, tls};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::{
@@ -62,6 +62,7 @@ fn upstream(
         sse: Sse::default(),
         websocket: WebSocket::default(),
         send_proxy_protocol: None,
+        tls: None,
     };
     if let Some(mut fields) = item.fields("write a mapping such as { servers: [\"10.0.0.1:3000\"] }") {
         upstream.servers = servers(&mut fields, listeners);
@@ -71,13 +72,13 @@ fn upstream(
         upstream.sse = sse(&mut fields, &upstream.timeouts);
         upstream.websocket = websocket(&mut fields);
         upstream.send_proxy_protocol = send_proxy_protocol(&mut fields);
+        upstream.tls = tls::of_upstream(&mut fields);
         fields.finish(PLANNED);
     }
     upstream
 }
 
-const PLANNED: &[&str] =
-    &["health_check", "max_fails", "fail_timeout", "slow_start", "drain", "rebalance", "tls", "limits"];
+const PLANNED: &[&str] = &["health_check", "max_fails", "fail_timeout", "slow_start", "drain", "rebalance", "limits"];
 
 /// Names are labels of metrics and fields of logs.
 fn checked_name(text: &str) -> Result<&str, String> {

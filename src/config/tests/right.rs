@@ -12,6 +12,8 @@ use crate::config::{
     Session, SessionStore, Shutdown, Sse, State, TcpKeepalive, Timeouts, TrustedProxies, WebSocket, load,
 };
 use crate::proxy_protocol::Version;
+use crate::tls::front;
+use crate::tls::tests::Identity;
 
 const SMALLEST: &str = "\
 listeners: [{ bind: \"0.0.0.0:8080\" }]
@@ -34,6 +36,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
     assert_eq!(config.listeners[0].proxy_protocol, ProxyProtocol::Off);
+    assert!(config.listeners[0].tls.is_none());
     assert_eq!(config.trusted_proxies, TrustedProxies::private());
     assert_eq!(config.client_ip, ClientIp::default());
     assert_eq!(config.routes, [Route { host: HostPattern::Any, path: "/".to_owned(), upstream: 0 }]);
@@ -56,6 +59,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(config.session_store, SessionStore::default());
     assert_eq!(chat.websocket, WebSocket::default());
     assert_eq!(chat.send_proxy_protocol, None);
+    assert!(chat.tls.is_none());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.tcp_keepalive, TcpKeepalive::default());
     assert_eq!(config.admin, Some(Admin::default()));
@@ -514,4 +518,52 @@ fn the_examples_in_the_reference_are_right() {
             _ => smallest_and(block),
         };
     }
+}
+
+#[test]
+fn listeners_may_speak_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = Identity::of(&["chat.example.com"]).write(folder.path(), "chat");
+    let (cert, key) = (cert.display(), key.display());
+    let tls_of = |more: &str| {
+        let tls = format!("{{ certificates: [{{ cert: {cert}, key: {key} }}]{more} }}");
+        let listener = format!("[{{ bind: \"0.0.0.0:8080\", tls: {tls} }}]");
+        config(&SMALLEST.replace("[{ bind: \"0.0.0.0:8080\" }]", &listener)).listeners.remove(0).tls.unwrap()
+    };
+    let plain = tls_of("");
+    assert_eq!(plain.certificates[0].names, ["chat.example.com"]);
+    assert!(plain.client_ca.is_none());
+    assert_eq!(plain.min_version, front::Version::Tls12);
+    assert_eq!(tls_of(&format!(", client_ca: {cert}")).client_ca.unwrap().len(), 1);
+    for (text, version) in
+        [("1.2", front::Version::Tls12), ("\"1.3\"", front::Version::Tls13), ("TLSv1.3", front::Version::Tls13)]
+    {
+        assert_eq!(tls_of(&format!(", min_version: {text}")).min_version, version, "{text}");
+    }
+}
+
+#[test]
+fn servers_may_speak_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = Identity::of(&["chat.internal"]).write(folder.path(), "chat");
+    let (cert, key) = (cert.display(), key.display());
+    let tls_of = |value: &str| {
+        let servers = "[\"10.0.20.11:3000\", \"10.0.20.12:3000\"]";
+        let more = format!("{servers}, tls: {value}");
+        config(&SMALLEST.replace(servers, &more)).upstreams.remove(0).tls
+    };
+    let address = "10.0.0.1".parse().unwrap();
+    assert!(tls_of("off").is_none());
+    for (value, name) in [
+        (format!("{{ ca: {cert} }}"), "10.0.0.1"),
+        (format!("{{ ca: {cert}, server_name: chat.internal, verify: on }}"), "chat.internal"),
+        (format!("{{ ca: {cert}, server_name: 10.9.9.9 }}"), "10.9.9.9"),
+    ] {
+        let tls = tls_of(&value).unwrap();
+        assert!(tls.is_verified && tls.certificate.is_none(), "{value}");
+        assert_eq!(tls.back.name(address).to_str(), name, "{value}");
+    }
+    assert!(!tls_of("{ verify: off }").unwrap().is_verified);
+    let shown = tls_of(&format!("{{ ca: {cert}, cert: {cert}, key: {key} }}")).unwrap();
+    assert_eq!(shown.certificate.unwrap().names, ["chat.internal"]);
 }

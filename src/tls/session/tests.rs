@@ -5,7 +5,8 @@ use rustls::client::Resumption;
 use rustls::{AlertDescription, ClientConfig, Connection, ProtocolVersion, RootCertStore, ServerConfig};
 
 use super::*;
-use crate::tls::tests::{Identity, provider};
+use crate::tls::certificates::provider;
+use crate::tls::tests::Identity;
 
 #[test]
 fn bytes_cross_both_ways_whatever_pieces_the_records_come_in() {

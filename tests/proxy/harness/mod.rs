@@ -20,6 +20,7 @@ pub(crate) mod python;
 pub(crate) mod random;
 pub(crate) mod redis;
 pub(crate) mod relay;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod websocket;
 pub(crate) mod wire;
@@ -40,6 +41,7 @@ pub(crate) use proxy::{Proxy, SecretFile};
 pub(crate) use python::Python;
 pub(crate) use random::Random;
 pub(crate) use redis::Redis;
+pub(crate) use tls::{Authority, Files, Shaking};
 pub(crate) use upstream::{InState, Named, Refusing, ServerEntry, Upstream, Weighted};
 pub(crate) use wire::{Leaving, Message, Reading, Wire, Writing, show};
 

@@ -20,11 +20,17 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn script(name: &str, argument: &Value) -> Self {
+        Self::script_with(name, argument, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) fn script_with(name: &str, argument: &Value, environment: &[(&str, String)]) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         let modules = directory.join("node_modules");
         assert!(modules.is_dir(), "the real clients are missing; npm ci --prefix {}", directory.display());
         let mut command = Command::new("node");
         command.arg(directory.join(name)).arg(argument.to_string()).stdin(Stdio::piped());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         Self { process: Process::start(command) }
     }
 

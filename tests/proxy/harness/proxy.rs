@@ -98,6 +98,11 @@ impl Setup {
         self.of_upstream("send_proxy_protocol", version)
     }
 
+    /// How servers of the last upstream are spoken to over TLS, as a YAML map.
+    pub(crate) fn tls(self, map: &str) -> Self {
+        self.of_upstream("tls", map)
+    }
+
     /// Worker threads, instead of two.
     pub(crate) fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;

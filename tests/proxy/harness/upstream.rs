@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use super::{Wire, millis, soon};
 
@@ -94,6 +95,7 @@ pub(crate) struct Upstream {
     listener: Option<TcpListener>,
     accepted: Arc<AtomicUsize>,
     serving: Option<AbortHandle>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl ServerEntry for Upstream {
@@ -107,7 +109,14 @@ impl Upstream {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        Self { address, listener: Some(listener), accepted: Arc::default(), serving: None }
+        Self { address, listener: Some(listener), accepted: Arc::default(), serving: None, tls: None }
+    }
+
+    /// The same, and its connections are encrypted.
+    pub(crate) async fn encrypted(tls: TlsAcceptor) -> Self {
+        let mut this = Self::start().await;
+        this.tls = Some(tls);
+        this
     }
 
     /// A server that listens somewhere already.
@@ -121,26 +130,38 @@ impl Upstream {
     /// A server that runs `serve` for every connection, concurrently.
     pub(crate) async fn serving<F, S>(serve: F) -> Self
     where
-        F: Fn(Wire) -> S + Send + 'static,
+        F: Fn(Wire) -> S + Send + Sync + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
         Self::start().await.serve(serve)
     }
 
     /// Connections go with the server when it is dropped.
-    fn serve<F, S>(mut self, serve: F) -> Self
+    pub(crate) fn serve<F, S>(mut self, serve: F) -> Self
     where
-        F: Fn(Wire) -> S + Send + 'static,
+        F: Fn(Wire) -> S + Send + Sync + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
         let listener = self.listener.take().expect("it serves but once");
         let accepted = Arc::clone(&self.accepted);
+        let tls = self.tls.clone();
+        let serve = Arc::new(serve);
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.expect("a server can accept");
                 accepted.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(serve(Wire::new(stream, "server")));
+                let (tls, serve) = (tls.clone(), serve.clone());
+                connections.spawn(async move {
+                    let wire = match tls {
+                        None => Wire::new(stream, "server"),
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => Wire::encrypted(stream, "server"),
+                            Err(_) => return, // The proxy may not trust it.
+                        },
+                    };
+                    serve(wire).await;
+                });
             }
         });
         self.serving = Some(accepting.abort_handle());
@@ -156,7 +177,8 @@ impl Upstream {
     pub(crate) fn named_at(place: &Refusing, name: &'static str) -> Self {
         let socket = reusing(place.address);
         let listener = socket.listen(1024).expect("the port is free");
-        Self { address: place.address, listener: Some(listener), accepted: Arc::default(), serving: None }.naming(name)
+        Self { address: place.address, listener: Some(listener), accepted: Arc::default(), serving: None, tls: None }
+            .naming(name)
     }
 
     fn naming(self, name: &'static str) -> Self {
@@ -172,7 +194,13 @@ impl Upstream {
         let listener = self.listener.as_ref().expect("a serving server accepts by itself");
         let (stream, _) = soon("a connection to the server", listener.accept()).await.expect("a server can accept");
         self.accepted.fetch_add(1, Ordering::SeqCst);
-        Wire::new(stream, "server")
+        match &self.tls {
+            None => Wire::new(stream, "server"),
+            Some(tls) => {
+                let stream = soon("a handshake with the server", tls.accept(stream)).await;
+                Wire::encrypted(stream.expect("the proxy trusts the server"), "server")
+            }
+        }
     }
 
     /// How many connections it has accepted so far.

@@ -1,4 +1,4 @@
-//! One TCP connection as raw bytes, with a record of every byte that was read from it.
+//! One connection, TCP or TLS over it, as raw bytes, with a record of every byte that was read from it.
 //!
 //! Both ends of the tests speak through it: clients and servers. It parses just enough HTTP/1 to
 //! find where a message ends, and hides nothing: heads keep their order, case and white space.
@@ -6,12 +6,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
+use tokio_rustls::TlsStream;
 
 use super::{PATIENCE, soon, within};
 
@@ -25,6 +28,18 @@ impl Wire {
     pub(crate) fn new(stream: TcpStream, who: &'static str) -> Self {
         stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
         let (read, write) = stream.into_split();
+        Self::of(Giver::Tcp(read), Taker::Tcp(write), who)
+    }
+
+    /// A connection on which both have shaken hands.
+    pub(crate) fn encrypted(stream: impl Into<TlsStream<TcpStream>>, who: &'static str) -> Self {
+        let stream = stream.into();
+        stream.get_ref().0.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+        let (read, write) = tokio::io::split(stream);
+        Self::of(Giver::Tls(read), Taker::Tls(write), who)
+    }
+
+    fn of(read: Giver, write: Taker, who: &'static str) -> Self {
         let reading = Reading { half: read, who, seen: Vec::new(), taken: 0 };
         Self { reading, writing: Writing { half: write, who } }
     }
@@ -45,7 +60,7 @@ impl Wire {
 
     /// Leaves little room in the kernel for what it sends.
     pub(crate) fn narrow(&self) {
-        let socket = socket2::SockRef::from(self.reading.half.as_ref());
+        let socket = socket2::SockRef::from(self.reading.half.tcp());
         socket.set_send_buffer_size(8 * 1024).expect("a socket can be narrow");
     }
 
@@ -57,8 +72,10 @@ impl Wire {
     /// Ends both directions with a reset.
     pub(crate) fn reset(self) {
         let linger = Some(Duration::ZERO);
-        socket2::SockRef::from(self.reading.half.as_ref()).set_linger(linger).expect("a TCP socket takes SO_LINGER");
-        self.writing.half.forget();
+        socket2::SockRef::from(self.reading.half.tcp()).set_linger(linger).expect("a TCP socket takes SO_LINGER");
+        if let Taker::Tcp(half) = self.writing.half {
+            half.forget();
+        }
     }
 
     /// Goes, in one of the ways there are.
@@ -109,13 +126,17 @@ impl Leaving {
 
 /// The direction towards the other side.
 pub(crate) struct Writing {
-    half: OwnedWriteHalf,
+    half: Taker,
     who: &'static str,
 }
 
 impl Writing {
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let sent = soon("bytes to be taken", self.half.write_all(bytes.as_ref())).await;
+        let sending = async {
+            self.half.write_all(bytes.as_ref()).await?;
+            self.half.flush().await
+        };
+        let sent = soon("bytes to be taken", sending).await;
         sent.unwrap_or_else(|error| panic!("{} could not send: {error}", self.who));
     }
 
@@ -150,7 +171,7 @@ impl Writing {
 
 /// The direction from the other side, and everything it has said.
 pub(crate) struct Reading {
-    half: OwnedReadHalf,
+    half: Giver,
     who: &'static str,
     seen: Vec<u8>,
     taken: usize,
@@ -217,6 +238,14 @@ impl Reading {
     pub(crate) async fn ends(&mut self) {
         let rest = self.rest().await;
         assert!(rest.is_empty(), "{} expected the end, got {}", self.who, show(&rest));
+    }
+
+    /// The other side ends, and says nothing before; whether it has said that this is the end, where
+    /// TLS has words for it.
+    pub(crate) async fn ends_with_goodbye(&mut self) -> bool {
+        let end = self.fill().await;
+        assert!(matches!(end, Ok(0) | Err(_)), "{} expected the end, got {}", self.who, show(&self.seen[self.taken..]));
+        end.is_ok()
     }
 
     /// Nothing comes for this long, not even an end. An absence can only be waited for.
@@ -321,6 +350,59 @@ impl Reading {
         let taken = self.seen[self.taken..self.taken + length].to_vec();
         self.taken += length;
         taken
+    }
+}
+
+/// What bytes are read from.
+enum Giver {
+    Tcp(OwnedReadHalf),
+    Tls(ReadHalf<TlsStream<TcpStream>>),
+}
+
+impl Giver {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(half) => half.as_ref(),
+            Self::Tls(_) => panic!("this is for plain connections"),
+        }
+    }
+}
+
+impl AsyncRead for Giver {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
+            Self::Tls(half) => Pin::new(half).poll_read(cx, buf),
+        }
+    }
+}
+
+/// What bytes are written to.
+enum Taker {
+    Tcp(OwnedWriteHalf),
+    Tls(WriteHalf<TlsStream<TcpStream>>),
+}
+
+impl AsyncWrite for Taker {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_write(cx, bytes),
+            Self::Tls(half) => Pin::new(half).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_flush(cx),
+            Self::Tls(half) => Pin::new(half).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Tls(half) => Pin::new(half).poll_shutdown(cx),
+        }
     }
 }
 

@@ -60,9 +60,9 @@ fn a_listener_needs_an_address() {
     );
     check(
         r#"[{ bnd: "0.0.0.0:8080" }]"#,
-        r#"[0].bnd: unknown key; did you mean "bind"? (known here: bind, proxy_protocol)"#,
+        r#"[0].bnd: unknown key; did you mean "bind"? (known here: bind, proxy_protocol, tls)"#,
     );
-    check(r#"[{ bind: "0.0.0.0:8080", tls: {} }]"#, "[0].tls: not supported in this version; remove it");
+    check(r#"[{ bind: "0.0.0.0:8080", h2c: on }]"#, "[0].h2c: not supported in this version; remove it");
     check(
         r#"[{ bind: "0.0.0.0:80" }, { bind: "0.0.0.0:80" }]"#,
         r#"[1].bind: "0.0.0.0:80" is already listeners[0].bind; remove one"#,

@@ -36,7 +36,7 @@ fn an_upstream_has_servers_and_a_route() {
     );
     check(
         r#"{ chat: { servers: ["10.0.0.1:3000"], server: 1 } }"#,
-        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket, send_proxy_protocol)"#,
+        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket, send_proxy_protocol, tls)"#,
     );
     check(
         r#"{ 7: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,

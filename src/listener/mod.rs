@@ -1,13 +1,15 @@
 //! What stands between an accepted connection and its first request: the PROXY header, by which a
-//! hop below HTTP says whose connection it passes on.
+//! hop below HTTP says whose connection it passes on, and behind it the handshake of TLS.
 //!
 //! The rule: only trusted hops are listened to. Whom they name takes their place as the previous
 //! hop in all that follows, and is trusted or not like any other: so trust goes on from hop to hop
 //! as it does through `X-Forwarded-For`, and ends at the first that is a stranger.
 
+mod encryption;
+mod said;
+
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use prometheus::IntCounter;
 use tokio::time::timeout;
@@ -19,13 +21,18 @@ use crate::observe::metrics::Metrics;
 use crate::proxy_protocol::{self, Broken, Start};
 use crate::socket::{Socket, Wire};
 
+use encryption::Encryption;
+pub use encryption::TlsError;
+use said::Sayings;
+
 /// A listener, as connections come in.
 #[derive(Debug)]
 pub struct Listener {
     bind: SocketAddr,
     proxy_protocol: ProxyProtocol,
     refused: [IntCounter; Refusal::ALL.len()],
-    said: Mutex<[Said; Refusal::ALL.len()]>,
+    said: Sayings<{ Refusal::ALL.len() }>,
+    encryption: Option<Encryption>,
 }
 
 /// Why a connection is closed for want of a PROXY header.
@@ -88,57 +95,53 @@ impl From<Broken> for Refusal {
     }
 }
 
-/// What the log has said of a reason.
-#[derive(Clone, Copy, Debug, Default)]
-struct Said {
-    at: Option<Instant>,
-    /// How often it was not said since.
-    left_out: u64,
-}
-
-impl Said {
-    /// Least time between two lines of one reason.
-    const EVERY: Duration = Duration::from_secs(60);
-
-    /// Whether to say it again at `now`, and how often it was left out before.
-    fn again(&mut self, now: Instant) -> Option<u64> {
-        if self.at.is_some_and(|at| now < at + Self::EVERY) {
-            self.left_out += 1;
-            return None;
-        }
-        self.at = Some(now);
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
-
 impl Listener {
     /// A listener as `config` has it.
-    pub fn new(config: &config::Listener, metrics: &Metrics) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When TLS cannot work with it.
+    pub fn new(config: &config::Listener, metrics: &Metrics) -> Result<Self, TlsError> {
+        let encryption = config.tls.as_ref().map(|tls| Encryption::new(config.bind, tls, metrics));
+        Ok(Self {
             bind: config.bind,
             proxy_protocol: config.proxy_protocol,
             refused: Refusal::ALL.map(|refusal| metrics.proxy_protocol_refused(refusal)),
-            said: Mutex::default(),
-        }
+            said: Sayings::default(),
+            encryption: encryption.transpose()?,
+        })
     }
 
-    /// Whether connections may begin with a header.
-    pub fn reads_headers(&self) -> bool {
-        self.proxy_protocol != ProxyProtocol::Off
+    /// Whether requests come at once, behind no header and no handshake.
+    pub fn is_plain(&self) -> bool {
+        self.proxy_protocol == ProxyProtocol::Off && self.encryption.is_none()
     }
 
-    /// Reads the header, if there is or must be one, and serves what follows.
+    /// Reads the header, if there is or must be one, shakes hands, and serves what follows.
     pub async fn arrive(self: Arc<Self>, front: Arc<Front>, socket: Socket, peer: IpAddr, open: Open) {
         let mut stopping = front.stopping.clone();
-        let previous_hop = tokio::select! {
+        let arrived = tokio::select! {
             biased;
-            previous_hop = self.previous_hop(&front, &socket, peer) => previous_hop,
+            arrived = Box::pin(self.open(&front, socket, peer)) => arrived,
             () = connection::stopped(&mut stopping) => None,
         };
-        if let Some(previous_hop) = previous_hop {
-            // A task of its own, so that what a header needs is freed with this one.
+        if let Some((socket, previous_hop)) = arrived {
+            // A task of its own, so that what arriving needs is freed with this one.
             tokio::spawn(connection::serve(front, socket, previous_hop, open));
         }
+    }
+
+    /// Goes on to where requests begin, and says who counts as connected to us. `None` when the
+    /// connection is closed.
+    async fn open(&self, front: &Front, socket: Socket, peer: IpAddr) -> Option<(Socket, IpAddr)> {
+        let previous_hop = match self.proxy_protocol {
+            ProxyProtocol::Off => peer,
+            ProxyProtocol::On | ProxyProtocol::Optional => self.previous_hop(front, &socket, peer).await?,
+        };
+        let socket = match &self.encryption {
+            Some(encryption) => encryption.begin(socket, previous_hop, front.request_head).await?,
+            None => socket,
+        };
+        Some((socket, previous_hop))
     }
 
     /// Who counts as connected to us: `peer`, or whom it names. `None` when the connection is to be
@@ -171,12 +174,10 @@ impl Listener {
     fn refuse(&self, refusal: Refusal, peer: IpAddr) -> Option<IpAddr> {
         self.refused[refusal as usize].inc();
         let advice = refusal.advice()?;
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(left_out) = said[refusal as usize].again(Instant::now()) {
+        self.said.say(refusal as usize, |more| {
             let (bind, peer) = (self.bind, peer.to_canonical());
-            let more = if left_out == 0 { String::new() } else { format!(" ({left_out} more since the last line)") };
             tracing::warn!("listener {bind}: closed a connection: {peer} {advice}{more}");
-        }
+        });
         None
     }
 }
@@ -195,18 +196,6 @@ async fn start(wire: &Wire) -> Result<Start, Broken> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_reason_is_said_once_a_minute() {
-        let began = Instant::now();
-        let mut said = Said::default();
-        assert_eq!(said.again(began), Some(0));
-        assert_eq!(said.again(began), None);
-        assert_eq!(said.again(began + Said::EVERY / 2), None);
-        assert_eq!(said.again(began + Said::EVERY), Some(2));
-        assert_eq!(said.again(began + Said::EVERY), None);
-        assert_eq!(said.again(began + Said::EVERY * 3), Some(1));
-    }
 
     #[test]
     fn reasons_stand_where_they_are_counted() {
