@@ -12,8 +12,8 @@
 //! ```text
 //! server ─ listener ─ connection ─ exchange ─┬─ route      which rule owns this host and path?
 //! (threads, (PROXY    (requests,  (the only  ├─ handshake  has a hop damaged what was a WebSocket's?
-//!  accept)   headers)  keep-alive) place     ├─ affinity   which client is this, across connections?
-//!                                  with the  ├─ session_store   which server issued this session?
+//!  accept)   headers,  keep-alive) place     ├─ affinity   which client is this, across connections?
+//!            TLS)                  with the  ├─ session_store   which server issued this session?
 //!                                  order)    ├─ balance    which server serves that client?
 //!                                            ├─ upstream   how is that server reached, what does it see?
 //!                                            ├─ relay      what does the connection become, when does it end?
@@ -28,12 +28,13 @@
 //! **upstream**, a group of **servers**. An **exchange** is one request and its answer; a
 //! **relay** is what a long-lived exchange becomes. **Affinity** is what names a client across
 //! connections. *Up* is towards the server, *down* towards the client. Every exchange and relay
-//! has one **end reason**. *Session*, *stream* and *peer* are Pingora's words for its own types.
+//! has one **end reason**. *Session*, *stream* and *peer* are Pingora's words for its own types;
+//! [`tls::session`] alone has a `Session` of its own, which is one connection of TLS.
 //!
 //! # What may call what
 //!
-//! The *core* (`admission`, `route`, `handshake`, `affinity`, `balance`, `proxy_protocol`, and the
-//! parts of `relay` marked pure) decides. It opens no socket, spawns no task and reads no clock:
+//! The *core* (`admission`, `route`, `handshake`, `affinity`, `balance`, `proxy_protocol`,
+//! `tls` but for its files, and the parts of `relay` marked pure) decides. It opens no socket, spawns no task and reads no clock:
 //! time and randomness come in as arguments, so its tests are plain function calls. The *shell*
 //! (`server`, `listener`, `connection`, `exchange`, `session_store`, `upstream`, `socket`,
 //! `relay::run`, `admin`, `cli`) does all that, and decides next to nothing.

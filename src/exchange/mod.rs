@@ -49,6 +49,7 @@ use crate::relay::{EndReason, Handover};
 use crate::route;
 use crate::session_store::SessionStore;
 use crate::socket::{Socket, Wire};
+use crate::tls;
 use crate::upstream::request::{self, PreviousHop};
 use crate::upstream::{Pool, Upstream, connect, headers};
 
@@ -478,6 +479,7 @@ fn record(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpA
             client: forwarded::client(&front.client_ip, &head.headers, previous_hop, &front.trusted),
             previous_hop: previous_hop.to_canonical(),
             proxied_by: proxied_by(down),
+            tls: tls(down),
             method: head.method.clone(),
             host: route::host(head).into(),
             path: head.uri.path().into(),
@@ -498,6 +500,7 @@ fn unreadable(front: &Front, began: Instant, down: &ServerSession, previous_hop:
         client: previous_hop.to_canonical(),
         previous_hop: previous_hop.to_canonical(),
         proxied_by: proxied_by(down),
+        tls: tls(down),
         method: Method::from_bytes(b"-").unwrap_or_default(),
         host: "".into(),
         path: "".into(),
@@ -516,9 +519,14 @@ fn proxied_by(down: &ServerSession) -> Option<Box<IpAddr>> {
     Some(Box::new(wire.ends().ok()?.source.ip().to_canonical()))
 }
 
+/// The version of TLS that the client speaks.
+fn tls(down: &ServerSession) -> Option<tls::front::Version> {
+    Some(wire(down)?.encryption()?.version)
+}
+
 /// How the client's requests come, as URIs say it.
 fn scheme(down: &ServerSession) -> &'static str {
-    if wire(down).is_some_and(|wire| wire.is_encrypted()) { "https" } else { "http" }
+    if wire(down).is_some_and(|wire| wire.encryption().is_some()) { "https" } else { "http" }
 }
 
 /// The wire under a session with the client.

@@ -17,7 +17,7 @@ use super::said::Sayings;
 use crate::config::Tls;
 use crate::observe::metrics::Metrics;
 use crate::socket::{Agreed, Encrypted, HandshakeError, Parts, Socket, Transport};
-use crate::tls::front::{self, Refusal, Shown};
+use crate::tls::front::{self, Refusal, Shown, Version};
 use crate::tls::session::Failure;
 
 /// What a listener needs for it.
@@ -53,7 +53,7 @@ impl Shaken {
     }
 
     fn count(&self, agreed: &Agreed) {
-        let is_new = agreed.version == Some(rustls::ProtocolVersion::TLSv1_3);
+        let is_new = agreed.version == Version::Tls13;
         self.counts[usize::from(is_new)][usize::from(agreed.is_resumed)].inc();
     }
 }

@@ -29,6 +29,8 @@ pub struct Line<'a> {
     pub previous_hop: IpAddr,
     /// The hop that has named the previous one in a PROXY header.
     pub proxied_by: Option<IpAddr>,
+    /// The version of TLS that the client speaks.
+    pub tls: Option<&'a str>,
     /// Request method.
     pub method: &'a str,
     /// Requested host; empty when there was none.
@@ -93,6 +95,7 @@ impl Line<'_> {
             "client": self.client,
             "previous_hop": self.previous_hop,
             "proxied_by": self.proxied_by,
+            "tls": self.tls,
             "method": self.method,
             "host": self.host,
             "path": self.path,
@@ -125,7 +128,7 @@ impl Line<'_> {
             format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
         let seconds = |ms: u64| format!("{}.{:03}", ms / 1000, ms % 1000);
         format!(
-            "{} - - [{}] \"{} {} {}\" {} {} \"{}\" \"{}\" host={} previous_hop={} proxied_by={} upgrade={} sec_websocket_key={} \
+            "{} - - [{}] \"{} {} {}\" {} {} \"{}\" \"{}\" host={} previous_hop={} proxied_by={} tls={} upgrade={} sec_websocket_key={} \
              kind={} upstream={} server={} affinity={} bytes_in={} time_to_head={} duration={} close_code={} \
              server_status={} end_reason={} error={}\n",
             self.client,
@@ -140,6 +143,7 @@ impl Line<'_> {
             escaped(or_dash(self.host)),
             self.previous_hop,
             self.proxied_by.map_or_else(|| "-".into(), |hop| hop.to_string()),
+            self.tls.unwrap_or("-"),
             escaped(self.upgrade.unwrap_or("-")),
             escaped(self.sec_websocket_key.unwrap_or("-")),
             self.kind,
@@ -265,6 +269,7 @@ mod tests {
             client: "192.0.2.1".parse().expect("an address"),
             previous_hop: "10.0.0.1".parse().expect("an address"),
             proxied_by: Some("10.0.0.9".parse().expect("an address")),
+            tls: Some("TLSv1.3"),
             method: "GET",
             host: "chat.example.com",
             path: "/socket.io/",
@@ -308,7 +313,7 @@ mod tests {
         assert_eq!(
             line().render(LogFormat::Combined),
             "192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] \"GET /socket.io/ HTTP/1.1\" 101 20 \"-\" \
-             \"a \\x22browser\\x22\" host=chat.example.com previous_hop=10.0.0.1 proxied_by=10.0.0.9 upgrade=websocket \
+             \"a \\x22browser\\x22\" host=chat.example.com previous_hop=10.0.0.1 proxied_by=10.0.0.9 tls=TLSv1.3 upgrade=websocket \
              sec_websocket_key=x3JJHMbDL1EzLkh9GBhXDw== kind=websocket upstream=chat server=a affinity=forwarded_for \
              bytes_in=10 time_to_head=0.003 duration=61.005 close_code=1000 server_status=- \
              end_reason=client_closed error=-\n"

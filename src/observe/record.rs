@@ -16,6 +16,7 @@ use super::metrics::{Metrics, UpstreamMetrics};
 use crate::admission::Seat;
 use crate::error::ProxyError;
 use crate::relay::{EndReason, Kind};
+use crate::tls;
 use crate::upstream::Upstream;
 
 /// Where records report to.
@@ -46,6 +47,8 @@ pub struct Asked {
     pub previous_hop: IpAddr,
     /// The hop that has named the previous one in a PROXY header. Few have it, so it is boxed.
     pub proxied_by: Option<Box<IpAddr>>,
+    /// The version of TLS that the client speaks; `None`: plain text.
+    pub tls: Option<tls::front::Version>,
     /// Request method.
     pub method: Method,
     /// Requested host.
@@ -227,6 +230,7 @@ impl Record {
             client: asked.client,
             previous_hop: asked.previous_hop,
             proxied_by: asked.proxied_by.as_deref().copied(),
+            tls: asked.tls.map(tls::front::Version::label),
             method: asked.method.as_str(),
             host: &asked.host,
             path: &asked.path,

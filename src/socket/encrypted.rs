@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
 use socket2::SockRef;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::transport::try_read_tcp;
+use crate::tls::front::Version;
 use crate::tls::session::{Failure, Session};
 
 /// A connection on which both have shaken hands.
@@ -146,9 +147,11 @@ impl Encrypted {
         let state = self.state();
         let common = state.session.common();
         Agreed {
-            version: common.protocol_version(),
+            version: match common.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => Version::Tls12,
+                _ => Version::Tls13, // There is no other.
+            },
             is_resumed: common.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
-            protocol: common.alpn_protocol().map(<[u8]>::to_vec),
         }
     }
 
@@ -351,14 +354,12 @@ enum Unread {
 }
 
 /// What both ends have agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
     /// Of TLS.
-    pub version: Option<rustls::ProtocolVersion>,
+    pub version: Version,
     /// Whether they had met before.
     pub is_resumed: bool,
-    /// What is spoken inside, if that was talked about.
-    pub protocol: Option<Vec<u8>>,
 }
 
 impl State {

@@ -178,9 +178,9 @@ impl Wire {
         self.waiting().passed_on.as_deref().copied()
     }
 
-    /// Whether nobody on the way can read what crosses.
-    pub fn is_encrypted(&self) -> bool {
-        self.transport.is_encrypted()
+    /// What was agreed on with the peer so that nobody on the way can read what crosses.
+    pub fn encryption(&self) -> Option<Agreed> {
+        self.transport.encryption()
     }
 
     /// The ends of the connection itself.

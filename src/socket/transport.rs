@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::encrypted::Encrypted;
+use super::encrypted::{Agreed, Encrypted};
 use crate::config::TcpKeepalive;
 use crate::proxy_protocol::Ends;
 
@@ -192,11 +192,11 @@ impl Transport {
         SockRef::from(self.tcp()).set_tcp_user_timeout(Some(unanswered))
     }
 
-    /// Whether nobody on the way can read what crosses.
-    pub fn is_encrypted(&self) -> bool {
+    /// What was agreed on with the peer so that nobody on the way can read what crosses.
+    pub fn encryption(&self) -> Option<Agreed> {
         match self {
-            Self::Tcp(_) => false,
-            Self::Tls(_) => true,
+            Self::Tcp(_) => None,
+            Self::Tls(tls) => Some(tls.agreed()),
         }
     }
 

@@ -13,7 +13,7 @@ use rustls::{Error, RootCertStore, ServerConfig, SignatureScheme, SupportedProto
 
 use super::certificates::{Certificate, provider};
 
-/// Oldest version of TLS that is spoken.
+/// A version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
     /// TLS 1.2, with what is still good of it.
@@ -24,6 +24,14 @@ pub enum Version {
 }
 
 impl Version {
+    /// Its name in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLSv1.2",
+            Self::Tls13 => "TLSv1.3",
+        }
+    }
+
     /// This one and what is newer.
     pub fn and_newer(self) -> Vec<&'static SupportedProtocolVersion> {
         match self {

@@ -60,6 +60,7 @@ async fn requests_are_answered_over_both_versions_and_servers_are_told() {
         }
         let shaken = proxy.metrics().await.sum(SHAKEN, &[("version", label), ("resumed", "no")]);
         assert_eq!(shaken, 1.0, "{label}");
+        proxy.logged(|line| line["tls"] == format!("TLSv{label}")).await;
     }
     assert_eq!(proxy.metrics().await.sum(REFUSED, &[]), 0.0);
     proxy.settles_empty().await;
@@ -181,6 +182,22 @@ async fn a_client_that_comes_again_need_not_shake_hands_in_full() {
     // Whichever worker it comes to.
     let metrics = proxy.metrics().await;
     assert_eq!((metrics.sum(SHAKEN, &[("resumed", "no")]), metrics.sum(SHAKEN, &[("resumed", "yes")])), (2.0, 6.0));
+}
+
+#[tokio::test]
+async fn nothing_may_be_sent_ahead_of_the_handshake() {
+    let authority = Authority::new();
+    let server = Upstream::named("a").await;
+    let (setup, client) = one(&authority);
+    let proxy = setup.upstream("chat", &[&server]).run().await;
+    let client = client.hasty().kept();
+    for _ in 0..2 {
+        let mut client = client.connect(&proxy, NAME).await;
+        client.send(GET).await;
+        assert_eq!(client.response().await.status(), 200);
+    }
+    assert_eq!(proxy.metrics().await.sum(SHAKEN, &[("resumed", "yes")]), 1.0);
+    assert!(!client.may_hurry(NAME));
 }
 
 #[tokio::test]

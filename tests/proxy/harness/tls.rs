@@ -12,7 +12,7 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -163,6 +163,20 @@ impl Shaking {
     pub(crate) fn kept(mut self) -> Self {
         self.kept = Some(Arc::new(self.config.clone()));
         self
+    }
+
+    /// Would send requests ahead of the handshake if it may. To be called before [`Shaking::kept`].
+    pub(crate) fn hasty(mut self) -> Self {
+        self.config.enable_early_data = true;
+        self
+    }
+
+    /// Whether it may, when it comes to `name` again.
+    pub(crate) fn may_hurry(&self, name: &str) -> bool {
+        let config = self.kept.clone().expect("it remembers whom it has met");
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut connection = ClientConnection::new(config, name).expect("the configuration is fine");
+        connection.early_data().is_some()
     }
 
     /// Shows a certificate if asked for one.
