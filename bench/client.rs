@@ -1,16 +1,15 @@
 //! The clients: plain sockets that send prepared bytes and compare what comes back with what must.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::door::{Door, Stream};
 use crate::http::{self, Body, header};
 use crate::server::{SMALL, event};
 use crate::websocket;
@@ -76,16 +75,14 @@ pub(crate) const OPENING_AT_ONCE: usize = 64;
 
 /// An HTTP/1.1 connection.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     received: Vec<u8>,
 }
 
 impl Connection {
     /// Connects.
-    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new() })
+    pub(crate) async fn open(door: Door) -> io::Result<Self> {
+        Ok(Self { stream: door.open().await?, received: Vec::new() })
     }
 
     /// Asks for something that answers as `/small` does.
@@ -141,8 +138,8 @@ pub(crate) struct KeepAlive {
 
 impl KeepAlive {
     /// Connects; nothing is sent yet.
-    pub(crate) async fn open(address: SocketAddr, path: &str) -> io::Result<Self> {
-        Ok(Self { connection: Connection::open(address).await?, request: request(path, "") })
+    pub(crate) async fn open(door: Door, path: &str) -> io::Result<Self> {
+        Ok(Self { connection: Connection::open(door).await?, request: request(path, "") })
     }
 
     /// Operates until that fails.
@@ -164,12 +161,12 @@ impl Client for KeepAlive {
 /// Asks for `/small` on a connection of its own each time.
 pub(crate) struct ConnectionPerRequest {
     /// The proxy's.
-    pub(crate) address: SocketAddr,
+    pub(crate) door: Door,
 }
 
 impl Client for ConnectionPerRequest {
     async fn operate(&mut self) -> io::Result<()> {
-        let mut connection = Connection::open(self.address).await?;
+        let mut connection = Connection::open(self.door).await?;
         let request = request("/small", "Connection: close\r\n");
         connection.exchange_small(&request).await?;
         match http::fill(&mut connection.stream, &mut connection.received).await {
@@ -187,8 +184,8 @@ pub(crate) struct WebSocket {
 
 impl WebSocket {
     /// Connects and shakes hands.
-    pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
-        let mut connection = Connection::open(address).await?;
+    pub(crate) async fn open(door: Door) -> io::Result<Self> {
+        let mut connection = Connection::open(door).await?;
         let fields = format!(
             "Connection: Upgrade\r\nUpgrade: websocket\r\nOrigin: http://bench.example\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n",
@@ -254,8 +251,8 @@ pub(crate) struct EventStream {
 
 impl EventStream {
     /// Connects and reads the response's head.
-    pub(crate) async fn open(address: SocketAddr, path: &str) -> io::Result<Self> {
-        let mut connection = Connection::open(address).await?;
+    pub(crate) async fn open(door: Door, path: &str) -> io::Result<Self> {
+        let mut connection = Connection::open(door).await?;
         let request = request(path, "Cache-Control: no-cache\r\n");
         let head = connection.exchange_heads(&request, 200).await?;
         let body = Body::announced_by(&head)?;

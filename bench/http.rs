@@ -5,14 +5,13 @@
 
 use std::io;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Appends what has arrived to `buffer`.
 ///
 /// # Errors
 /// Also when the peer has closed the connection: both ends of the benchmark know when to expect that.
-pub(crate) async fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) async fn fill(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<()> {
     const READ_BYTES_MIN: usize = 4 * 1024;
     buffer.reserve(READ_BYTES_MIN);
     match stream.read_buf(buffer).await? {
@@ -27,7 +26,7 @@ fn closed() -> io::Error {
 }
 
 /// Reads a whole head and takes it out of `buffer`; what follows it stays.
-pub(crate) async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<String> {
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<String> {
     const HEAD_BYTES_MAX: usize = 32 * 1024;
     loop {
         if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {

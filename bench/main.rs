@@ -10,6 +10,7 @@
 //! Run it by `cargo bench --bench proxies`; `bench/README.md` says how to read it.
 
 mod client;
+mod door;
 mod http;
 mod measure;
 mod plot;
@@ -290,7 +291,7 @@ impl Comparison<'_> {
     async fn measure(&self, scenario: &Scenario, proxy: Proxy) -> io::Result<Vec<f64>> {
         const LIMIT: Duration = Duration::from_secs(60);
         let limit = LIMIT + self.sizes.idle_window;
-        let running = Running::start(proxy, self.server.address, &self.arguments.steadfast).await?;
+        let running = Running::start(proxy, scenario.over, self.server.address, &self.arguments.steadfast).await?;
         let bench = Bench { proxy: &running, server: &self.server, sizes: &self.sizes };
         within(limit, "the scenario", bench.measure(scenario.plan)).await.map_err(|error| running.explain(&error))
     }

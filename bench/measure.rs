@@ -60,11 +60,11 @@ impl Bench<'_> {
     }
 
     async fn idle_websockets(&self) -> io::Result<Vec<f64>> {
-        let address = self.proxy.address;
+        let door = self.proxy.door;
         let count = self.sizes.idle_connections;
-        drop(open_all(WARMING, || WebSocket::open(address)).await?);
+        drop(open_all(WARMING, || WebSocket::open(door)).await?);
         let before = self.settled_memory().await?;
-        let websockets = open_all(count, || WebSocket::open(address)).await?;
+        let websockets = open_all(count, || WebSocket::open(door)).await?;
         let fresh = self.settled_memory().await?;
         let websockets = echo_once(websockets, LARGE_BYTES).await?;
         let used = self.settled_memory().await?;
@@ -74,9 +74,9 @@ impl Bench<'_> {
 
     async fn idle_streams(&self) -> io::Result<Vec<f64>> {
         const PATH: &str = "/sse/chunked";
-        let address = self.proxy.address;
+        let door = self.proxy.door;
         let count = self.sizes.idle_connections;
-        drop(open_all(WARMING, || EventStream::open(address, PATH)).await?);
+        drop(open_all(WARMING, || EventStream::open(door, PATH)).await?);
         let before = self.settled_memory().await?;
         let mut audience = Audience::open(self, PATH, count).await?;
         let fresh = self.settled_memory().await?;
@@ -107,22 +107,22 @@ impl Bench<'_> {
     }
 
     async fn echo(&self, connections: usize, bytes: usize) -> io::Result<Vec<f64>> {
-        let address = self.proxy.address;
+        let door = self.proxy.door;
         let message = Message::with_payload(bytes);
-        let websockets = open_all(connections, || WebSocket::open(address)).await?;
+        let websockets = open_all(connections, || WebSocket::open(door)).await?;
         let clients = websockets.into_iter().map(|websocket| Echo { websocket, message: message.clone() });
         self.cpu_of(clients.collect()).await
     }
 
     async fn keep_alive(&self) -> io::Result<Vec<f64>> {
-        let address = self.proxy.address;
-        let clients = open_all(REQUESTING, || KeepAlive::open(address, "/small")).await?;
+        let door = self.proxy.door;
+        let clients = open_all(REQUESTING, || KeepAlive::open(door, "/small")).await?;
         self.cpu_of(clients).await
     }
 
     async fn connection_per_request(&self) -> io::Result<Vec<f64>> {
-        let address = self.proxy.address;
-        let clients = (0..REQUESTING).map(|_| ConnectionPerRequest { address });
+        let door = self.proxy.door;
+        let clients = (0..REQUESTING).map(|_| ConnectionPerRequest { door });
         self.cpu_of(clients.collect()).await
     }
 
@@ -135,9 +135,9 @@ impl Bench<'_> {
     }
 
     async fn polls(&self) -> io::Result<Vec<f64>> {
-        let address = self.proxy.address;
+        let door = self.proxy.door;
         let mut clients = JoinSet::new();
-        for client in open_all(WAITING, || KeepAlive::open(address, "/poll")).await? {
+        for client in open_all(WAITING, || KeepAlive::open(door, "/poll")).await? {
             clients.spawn(client.operate_forever());
         }
         unless_failed(&mut clients, async {
@@ -165,9 +165,9 @@ impl Bench<'_> {
         const AT_ONCE: usize = 256;
         const LIFE: Duration = Duration::from_secs(2);
         let count = self.sizes.handshakes;
-        let address = self.proxy.address;
+        let door = self.proxy.door;
         let before = self.proxy.group.cpu()?;
-        let storm = (0..count).map(|_| timeout(HANDSHAKE, WebSocket::open(address)));
+        let storm = (0..count).map(|_| timeout(HANDSHAKE, WebSocket::open(door)));
         let outcomes = at_most(AT_ONCE, storm).await;
         let open: Vec<_> = outcomes.into_iter().flatten().flatten().collect();
         let cpu = self.cpu_since(before, open.len())?[0];
@@ -234,9 +234,9 @@ impl Bench<'_> {
 
     /// Parks so many requests.
     async fn park(&self, count: usize) -> io::Result<Parked> {
-        let address = self.proxy.address;
+        let door = self.proxy.door;
         let mut requests = JoinSet::new();
-        for mut client in open_all(count, || KeepAlive::open(address, "/poll")).await? {
+        for mut client in open_all(count, || KeepAlive::open(door, "/poll")).await? {
             requests.spawn(async move {
                 client.operate().await?;
                 Ok(client)
@@ -278,10 +278,10 @@ struct Audience {
 impl Audience {
     /// Opens so many streams; returns when the server has them all.
     async fn open(bench: &Bench<'_>, path: &'static str, count: usize) -> io::Result<Self> {
-        let address = bench.proxy.address;
+        let door = bench.proxy.door;
         let events = Arc::new(Tally::default());
         let mut streams = JoinSet::new();
-        for stream in open_all(count, || EventStream::open(address, path)).await? {
+        for stream in open_all(count, || EventStream::open(door, path)).await? {
             let events = Arc::clone(&events);
             streams.spawn(async move { stream.follow(&events).await });
         }

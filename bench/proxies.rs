@@ -12,7 +12,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::client::{Connection, within};
+use crate::door::{self, Door};
 use crate::process::Group;
+use crate::scenario::Over;
 
 /// One of the compared.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -57,13 +59,17 @@ impl Proxy {
         Ok(format!("{} {}", self.name(), version.unwrap_or("?")))
     }
 
-    fn configuration(self, listen: SocketAddr, server: SocketAddr) -> String {
-        let template = match self {
-            Self::Nginx => NGINX,
-            Self::Haproxy => HAPROXY,
-            Self::Steadfast => STEADFAST,
+    fn configuration(self, door: Door, server: SocketAddr, directory: &Path) -> String {
+        let (template, tls) = match self {
+            Self::Nginx => (NGINX, " ssl"),
+            Self::Haproxy => (HAPROXY, " ssl crt DIRECTORY/bench.pem"),
+            Self::Steadfast => {
+                (STEADFAST, ", tls: { certificates: [{ cert: DIRECTORY/bench.pem, key: DIRECTORY/bench.pem.key }] }")
+            }
         };
-        template.replace("LISTEN", &listen.to_string()).replace("SERVER", &server.to_string())
+        let tls = if door.over == Over::Tls { tls } else { "" };
+        let filled = template.replace("TLS", tls).replace("LISTEN", &door.address.to_string());
+        filled.replace("SERVER", &server.to_string()).replace("DIRECTORY", &directory.to_string_lossy())
     }
 
     /// The command that runs it in the foreground, for a shell in the directory of `config`.
@@ -79,7 +85,7 @@ impl Proxy {
 /// A proxy that runs. It ends, and its files go, when this is dropped.
 pub(crate) struct Running {
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub(crate) door: Door,
     /// Its processes.
     pub(crate) group: Group,
     directory: Directory,
@@ -89,18 +95,23 @@ impl Running {
     /// Starts `proxy` before `server`; returns when it serves.
     ///
     /// In `steadfast`, the command, the words `{config}`, `{listen}` and `{server}` are replaced.
-    pub(crate) async fn start(proxy: Proxy, server: SocketAddr, steadfast: &str) -> io::Result<Self> {
+    pub(crate) async fn start(proxy: Proxy, over: Over, server: SocketAddr, steadfast: &str) -> io::Result<Self> {
         let address = free_address()?;
+        let door = Door { address, over };
         let directory = Directory::create(address.port())?;
+        // Where each of the three looks for them.
+        let (cert, key) = door::certificate();
+        fs::write(directory.path.join("bench.pem"), cert)?;
+        fs::write(directory.path.join("bench.pem.key"), key)?;
         let config = directory.path.join("config");
-        fs::write(&config, proxy.configuration(address, server))?;
+        fs::write(&config, proxy.configuration(door, server, &directory.path))?;
         let command = proxy
             .command(steadfast)
             .replace("{config}", &config.to_string_lossy())
             .replace("{listen}", &address.to_string())
             .replace("{server}", &server.to_string());
         let group = spawn(&command, &directory.path)?;
-        let mut running = Self { address, group, directory };
+        let mut running = Self { door, group, directory };
         running.become_ready().await?;
         Ok(running)
     }
@@ -125,7 +136,7 @@ impl Running {
 
     /// Asks for one response.
     pub(crate) async fn answer(&self) -> io::Result<()> {
-        let mut connection = Connection::open(self.address).await?;
+        let mut connection = Connection::open(self.door).await?;
         connection.get_small("/small").await
     }
 
@@ -206,7 +217,10 @@ http {
         keepalive_requests 100000000;
     }
     server {
-        listen LISTEN backlog=4096;
+        listen LISTENTLS backlog=4096;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_certificate bench.pem;
+        ssl_certificate_key bench.pem.key;
         location / {
             proxy_pass http://bench;
             proxy_http_version 1.1;
@@ -244,14 +258,14 @@ defaults
     timeout server 1h
     timeout tunnel 1h
 frontend bench
-    bind LISTEN backlog 4096
+    bind LISTENTLS backlog 4096
     default_backend bench
 backend bench
     server bench SERVER
 ";
 
 const STEADFAST: &str = "\
-listeners: [{ bind: \"LISTEN\" }]
+listeners: [{ bind: \"LISTEN\"TLS }]
 upstreams: { bench: { servers: [\"SERVER\"] } }
 routes: [{ upstream: bench }]
 admin: off

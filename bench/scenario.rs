@@ -8,10 +8,21 @@ use crate::proxies::Proxy;
 pub(crate) struct Scenario {
     /// Its name on the command line.
     pub(crate) name: &'static str,
+    /// What the clients speak.
+    pub(crate) over: Over,
     /// What happens.
     pub(crate) plan: Plan,
     /// The figures that come out, in the order of the plan.
     pub(crate) rows: &'static [Row],
+}
+
+/// What the clients of a scenario speak with the proxy; it speaks TCP with the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Plain text.
+    Tcp,
+    /// TLS 1.3.
+    Tls,
 }
 
 /// What happens in a scenario.
@@ -152,6 +163,7 @@ const fn lost(title: &'static str) -> Row {
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "memory-websocket",
+        over: Over::Tcp,
         plan: Plan::IdleWebSockets,
         rows: &[
             memory("memory: idle WebSocket, fresh", 2000.0),
@@ -161,13 +173,19 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "memory-sse",
+        over: Over::Tcp,
         plan: Plan::IdleStreams,
         rows: &[
             memory("memory: idle event stream, fresh", 2000.0),
             memory("memory: idle event stream, after an event", 2000.0),
         ],
     },
-    Scenario { name: "memory-poll", plan: Plan::ParkedPolls, rows: &[memory("memory: parked long-poll", 9800.0)] },
+    Scenario {
+        name: "memory-poll",
+        over: Over::Tcp,
+        plan: Plan::ParkedPolls,
+        rows: &[memory("memory: parked long-poll", 9800.0)],
+    },
     Scenario {
         name: "cpu-kept-streams",
         plan: Plan::KeptStreams,
@@ -176,9 +194,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             unit: Unit::Core,
             goal: Goal::AtMost(1.0),
         }],
+        over: Over,
     },
     Scenario {
         name: "cpu-echo-125-100",
+        over: Over::Tcp,
         plan: Plan::Echo { connections: 100, bytes: 125 },
         rows: &[
             cpu("CPU: WebSocket echo, 125 B, 100 connections", 0.9),
@@ -188,6 +208,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "cpu-echo-125-1000",
+        over: Over::Tcp,
         plan: Plan::Echo { connections: 1000, bytes: 125 },
         rows: &[
             cpu("CPU: WebSocket echo, 125 B, 1,000 connections", 0.9),
@@ -197,6 +218,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "cpu-echo-16k-100",
+        over: Over::Tcp,
         plan: Plan::Echo { connections: 100, bytes: 16 * 1024 },
         rows: &[
             cpu("CPU: WebSocket echo, 16 KiB, 100 connections", 0.9),
@@ -206,16 +228,19 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "cpu-sse-chunked",
+        over: Over::Tcp,
         plan: Plan::Events { path: "/sse/chunked" },
         rows: &[cpu("CPU: event to 1,000 streams, chunked", 0.9)],
     },
     Scenario {
         name: "cpu-sse-close",
+        over: Over::Tcp,
         plan: Plan::Events { path: "/sse" },
         rows: &[cpu("CPU: event to 1,000 streams, until close", 0.9)],
     },
     Scenario {
         name: "cpu-keepalive",
+        over: Over::Tcp,
         plan: Plan::KeepAlive,
         rows: &[
             cpu("CPU: keep-alive request, 32 connections", 1.2),
@@ -225,6 +250,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "cpu-connection",
+        over: Over::Tcp,
         plan: Plan::ConnectionPerRequest,
         rows: &[
             cpu("CPU: connection per request, 32 at a time", 1.2),
@@ -232,14 +258,57 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             latency("p99: connection per request, 32 at a time"),
         ],
     },
-    Scenario { name: "cpu-poll", plan: Plan::Polls, rows: &[cpu("CPU: long-poll, 1,000 parked", 1.2)] },
+    Scenario {
+        name: "cpu-poll",
+        over: Over::Tcp,
+        plan: Plan::Polls,
+        rows: &[cpu("CPU: long-poll, 1,000 parked", 1.2)],
+    },
     Scenario {
         name: "cpu-handshake",
+        over: Over::Tcp,
         plan: Plan::Handshakes,
         rows: &[
             cpu("CPU: WebSocket handshake in a storm", 1.0),
             lost("storm: handshakes that failed"),
             lost("storm: connections that died after the 101"),
         ],
+    },
+    Scenario {
+        name: "tls-memory-websocket",
+        over: Over::Tls,
+        plan: Plan::IdleWebSockets,
+        rows: &[
+            memory("TLS memory: idle WebSocket, fresh", 5000.0),
+            memory("TLS memory: idle WebSocket, after 16 KiB each way", 5000.0),
+            Row { title: "TLS memory: given back after closing", unit: Unit::Percent, goal: Goal::AtLeast(80.0) },
+        ],
+    },
+    Scenario {
+        name: "tls-memory-sse",
+        over: Over::Tls,
+        plan: Plan::IdleStreams,
+        rows: &[
+            memory("TLS memory: idle event stream, fresh", 5000.0),
+            memory("TLS memory: idle event stream, after an event", 5000.0),
+        ],
+    },
+    Scenario {
+        name: "tls-cpu-echo-125-100",
+        over: Over::Tls,
+        plan: Plan::Echo { connections: 100, bytes: 125 },
+        rows: &[cpu("TLS CPU: WebSocket echo, 125 B, 100 connections", 1.0)],
+    },
+    Scenario {
+        name: "tls-cpu-echo-16k-100",
+        over: Over::Tls,
+        plan: Plan::Echo { connections: 100, bytes: 16 * 1024 },
+        rows: &[cpu("TLS CPU: WebSocket echo, 16 KiB, 100 connections", 1.0)],
+    },
+    Scenario {
+        name: "tls-cpu-connection",
+        over: Over::Tls,
+        plan: Plan::ConnectionPerRequest,
+        rows: &[cpu("TLS CPU: connection per request, 32 at a time", 1.2)],
     },
 ];

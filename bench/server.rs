@@ -23,8 +23,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use crate::client::Connection;
+use crate::door::Door;
 use crate::http::{self, header};
 use crate::process::Group;
+use crate::scenario::Over;
 use crate::websocket::{self, ClientFrame};
 
 /// The body of `/small` and `/poll`.
@@ -82,7 +84,7 @@ impl Server {
             Waiting::Polls => "polls",
         };
         let path = format!("/control/{action}/{who}/{count}");
-        Connection::open(self.address).await?.get_small(&path).await
+        Connection::open(Door { address: self.address, over: Over::Tcp }).await?.get_small(&path).await
     }
 }
 
