@@ -51,6 +51,18 @@ enum End {
     Broken,
 }
 
+impl End {
+    /// What it means for who reads behind the last byte; `None` when more may come.
+    fn as_read(self) -> Option<io::Result<bool>> {
+        match self {
+            Self::Open => None,
+            Self::Said => Some(Ok(false)),
+            Self::Cut => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            Self::Broken => Some(Err(io::ErrorKind::InvalidData.into())),
+        }
+    }
+}
+
 /// Why a connection is not encrypted.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
@@ -202,40 +214,32 @@ impl Encrypted {
     }
 
     /// Gives what has come to `plain`, which takes as much as it has `room` for; `false` at the end.
+    /// `WouldBlock` also when what came was none of anybody's business: then there may be more, and
+    /// whoever polls for it lets others have their turn.
     fn read(&self, room: usize, mut plain: impl FnMut(&[u8]) -> usize) -> io::Result<bool> {
-        loop {
-            let mut state = self.state();
-            if !state.opened.is_empty() {
-                let taken = plain(&state.opened);
-                state.opened.drain(..taken);
-                if state.opened.is_empty() {
-                    state.opened = Vec::new(); // An idle connection holds no buffer.
-                }
-                return Ok(true);
+        let mut state = self.state();
+        if !state.opened.is_empty() {
+            let taken = plain(&state.opened);
+            state.opened.drain(..taken);
+            if state.opened.is_empty() {
+                state.opened = Vec::new(); // An idle connection holds no buffer.
             }
-            match state.end {
-                End::Open => {}
-                End::Said => return Ok(false),
-                End::Cut => return Err(io::ErrorKind::UnexpectedEof.into()),
-                End::Broken => return Err(io::ErrorKind::InvalidData.into()),
-            }
-            drop(state);
-            let mut has_come = false;
-            let received = self.receive(room.clamp(Session::RECORD_MAX, READ_MAX), |bytes| {
-                has_come |= !bytes.is_empty();
-                plain(bytes)
-            });
-            match received {
-                Ok(_) => {}
-                Err(Unread::Failed(failure)) if !has_come => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, failure));
-                }
-                Err(Unread::Failed(_)) => {} // After what came before.
-                Err(Unread::Io(error)) => return Err(error),
-            }
-            if has_come {
-                return Ok(true);
-            }
+            return Ok(true);
+        }
+        if let Some(end) = state.end.as_read() {
+            return end;
+        }
+        drop(state);
+        let mut has_come = false;
+        let received = self.receive(room.clamp(Session::RECORD_MAX, READ_MAX), |bytes| {
+            has_come |= !bytes.is_empty();
+            plain(bytes)
+        });
+        match received {
+            _ if has_come => Ok(true), // What goes wrong behind it is for the next one to see.
+            Err(Unread::Io(error)) => Err(error),
+            Err(Unread::Failed(failure)) => Err(io::Error::new(io::ErrorKind::InvalidData, failure)),
+            Ok(_) => self.state().end.as_read().unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into())),
         }
     }
 
@@ -321,29 +325,28 @@ impl Encrypted {
                     return Poll::Ready(());
                 }
             }
+            if ready!(self.poll_input(cx)).is_err() {
+                return Poll::Ready(());
+            }
             // What it says to anybody else is kept for them.
             match self.receive(Session::RECORD_MAX, |_| 0) {
-                Err(Unread::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if ready!(self.poll_input(cx)).is_err() {
-                        return Poll::Ready(());
-                    }
-                }
-                Err(Unread::Io(_)) => return Poll::Ready(()),
-                Ok(_) | Err(Unread::Failed(_)) => {}
+                Err(Unread::Io(error)) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(()),
+                Ok(_) | Err(_) => {}
             }
         }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        loop {
-            // Tickets come when it pleases the server, and are none of anybody's business.
+        // Tickets come when it pleases the server, and are none of anybody's business.
+        const TICKETS_MAX: usize = 4;
+        for _ in 0..TICKETS_MAX {
             match self.receive(Session::RECORD_MAX, |_| 0) {
-                Err(Unread::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(Unread::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return self.state().is_silent(),
                 Ok(true) if self.state().is_silent() => {}
-                _ => return false,
+                Ok(_) | Err(_) => return false,
             }
         }
-        self.state().is_silent()
+        false
     }
 }
 

@@ -324,3 +324,25 @@ async fn an_idle_connection_is_closed_with_a_goodbye() {
     assert!(client.ends_with_goodbye().await);
     proxy.settles_empty().await;
 }
+
+#[tokio::test]
+async fn a_response_that_ends_with_its_connection_ends_with_a_goodbye() {
+    let authority = Authority::new();
+    let (setup, client) = one(&authority);
+    let server = Upstream::serving(|mut wire| async move {
+        wire.request().await;
+        wire.send("HTTP/1.1 200 OK\r\n\r\nall of it").await;
+    })
+    .await;
+    let proxy = setup.upstream("chat", &[&server]).run().await;
+    let mut client = client.connect(&proxy, NAME).await;
+    client.send("GET /x HTTP/1.0\r\nHost: chat.example.com\r\n\r\n").await;
+    client.head().await;
+    assert_eq!(client.exactly(9).await, b"all of it");
+    assert!(client.ends_with_goodbye().await);
+    // And so does what the proxy says by itself.
+    let mut client = authority.client().connect(&proxy, NAME).await;
+    client.send("GET /x HTTP/1.1\r\n\r\n").await;
+    assert_eq!(client.response().await.status(), 400);
+    assert!(client.ends_with_goodbye().await);
+}
