@@ -194,7 +194,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             unit: Unit::Core,
             goal: Goal::AtMost(1.0),
         }],
-        over: Over,
+        over: Over::Tcp,
     },
     Scenario {
         name: "cpu-echo-125-100",
