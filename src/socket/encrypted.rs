@@ -314,23 +314,24 @@ impl Encrypted {
         Poll::Ready(SockRef::from(&self.tcp).shutdown(Shutdown::Write))
     }
 
-    pub(super) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// With or without a goodbye: nobody waits for what is missing.
+    pub(super) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             {
                 let state = self.state();
-                if !state.opened.is_empty() {
-                    return Poll::Pending;
-                }
-                if state.end != End::Open {
-                    return Poll::Ready(());
+                match state.end {
+                    _ if !state.opened.is_empty() => return Poll::Pending,
+                    End::Open => {}
+                    End::Said | End::Cut => return Poll::Ready(Ok(())),
+                    End::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
                 }
             }
-            if ready!(self.poll_input(cx)).is_err() {
-                return Poll::Ready(());
-            }
+            ready!(self.poll_input(cx))?;
             // What it says to anybody else is kept for them.
             match self.receive(Session::RECORD_MAX, |_| 0) {
-                Err(Unread::Io(error)) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(()),
+                Err(Unread::Io(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
                 Ok(_) | Err(_) => {}
             }
         }

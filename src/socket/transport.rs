@@ -150,7 +150,7 @@ impl Transport {
                 0 => Poll::Ready(Ok(())),
                 1.. => Poll::Pending,
             },
-            Self::Tls(tls) => tls.poll_closed(cx).map(Ok),
+            Self::Tls(tls) => tls.poll_closed(cx),
         }
     }
 
