@@ -4,8 +4,8 @@
 #   tests/install.sh build|test|fuzz|bench...
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
-#   test    build, nginx, HAProxy, iproute2, Redis, Chromium, Node.js with npm, Python, and the clients of
-#           tests/clients
+#   test    build, nginx, HAProxy, iproute2, Redis, OpenSSL, curl, Chromium, Node.js with npm, Python, and the
+#           clients of tests/clients
 #   fuzz    build, cargo-fuzz
 #   bench   build, nginx, HAProxy
 #
@@ -34,6 +34,7 @@ main() {
         proxies
         namespaces
         redis
+        tls_clients
         browser
         node
         python
@@ -93,6 +94,13 @@ redis() {
   has redis-server || set -- "$@" redis-server
   install "$@"
   stop "$@"
+}
+
+tls_clients() {
+  set --
+  has openssl || set -- "$@" openssl
+  has curl || set -- "$@" curl
+  install "$@"
 }
 
 # Debian starts what it installs, and nginx on port 80. The tests start their own; a service that

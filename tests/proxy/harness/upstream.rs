@@ -124,7 +124,7 @@ impl Upstream {
         listener.set_nonblocking(true).expect("a socket");
         let listener = TcpListener::from_std(listener).expect("a runtime");
         let address = listener.local_addr().expect("a bound socket has an address");
-        Self { address, listener: Some(listener), accepted: Arc::default(), serving: None }
+        Self { address, listener: Some(listener), accepted: Arc::default(), serving: None, tls: None }
     }
 
     /// A server that runs `serve` for every connection, concurrently.

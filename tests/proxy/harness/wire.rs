@@ -66,7 +66,7 @@ impl Wire {
 
     /// The address of this end.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.reading.half.local_addr().expect("it is connected")
+        self.reading.half.tcp().local_addr().expect("it is connected")
     }
 
     /// Ends both directions with a reset.
