@@ -498,13 +498,18 @@ fn the_examples_in_the_reference_are_right() {
     let blocks = reference.split("```yaml\n").skip(1);
     let blocks: Vec<_> = blocks.map(|it| it.split("```").next().unwrap()).collect();
     assert!(blocks.len() >= 12, "{blocks:#?}");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["chat", "wildcard", "internal-ca"] {
+        Identity::of(&[name]).write(folder.path(), name);
+    }
     for block in blocks {
+        let block = &block.replace("/etc/steadfast", &folder.path().display().to_string());
         let key = block.split(':').next().unwrap();
         let listeners = "listeners: [{ bind: \"0.0.0.0:8080\" }]\n";
         match key {
             "listeners" => config(&format!("{block}{}", &SMALLEST[listeners.len()..])),
             "routes" => config(&format!("{listeners}{upstreams}{block}")),
-            "servers" | "affinity" | "balance" | "timeouts" | "sse" | "websocket" | "send_proxy_protocol" => {
+            "servers" | "affinity" | "balance" | "timeouts" | "sse" | "websocket" | "send_proxy_protocol" | "tls" => {
                 let servers = match key {
                     "servers" => "",
                     _ => "    servers: [\"10.0.0.1:3000\"]\n",
