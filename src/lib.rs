@@ -57,6 +57,7 @@ pub mod demo;
 pub mod error;
 pub mod exchange;
 pub mod handshake;
+pub mod http2;
 pub mod listener;
 pub mod observe;
 pub mod proxy_protocol;

@@ -54,6 +54,14 @@ impl Decoder {
         self.state == State::Done
     }
 
+    /// How many bytes of data come next, at least one; `None` when it is framing that does.
+    pub fn data_left(&self) -> Option<u64> {
+        match self.state {
+            State::Data { left } => Some(left),
+            _ => None,
+        }
+    }
+
     /// Decodes `bytes` in place and says where the data now stands.
     ///
     /// The data of a single chunk is not moved; that of further chunks is moved up to it. What
