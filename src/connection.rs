@@ -61,16 +61,7 @@ async fn requests(connection: Connection, mut socket: Socket, mut patience: Dura
             },
             () = stopped(&mut stopping) => return socket.wire().say_goodbye(),
         }
-        let mut next = if open.ticket.is_served() {
-            Box::pin(exchange(front, socket, *previous_hop)).await
-        } else {
-            Box::pin(turn_away(front, socket, *previous_hop)).await
-        };
-        while let Next::Parked(mut parked) = next {
-            let woken = parked.wait().await;
-            next = Box::pin(resume(front, parked, woken, *previous_hop)).await;
-        }
-        match next {
+        match request(front, socket, *previous_hop, open.is_served()).await {
             Next::Close | Next::Parked(_) => return,
             Next::Request(same, keepalive) => (socket, patience) = (same, keepalive),
             Next::Relay(handover) => {
@@ -81,6 +72,35 @@ async fn requests(connection: Connection, mut socket: Socket, mut patience: Dura
             }
         }
     }
+}
+
+/// Serves the one request that comes on `socket`, and what it turns into; `held` is dropped at the
+/// end of that.
+pub async fn serve_one<T: Send + 'static>(
+    front: Arc<Front>,
+    socket: Socket,
+    previous_hop: IpAddr,
+    is_served: bool,
+    held: T,
+) {
+    if let Next::Relay(handover) = request(&front, socket, previous_hop, is_served).await {
+        tokio::spawn(Relay::new(*handover).run().map(move |_| drop(held)));
+    }
+}
+
+/// Serves the request that has begun to come on `socket`, or tells its client to come later. What is
+/// left is never [`Next::Parked`].
+async fn request(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr, is_served: bool) -> Next {
+    let mut next = if is_served {
+        Box::pin(exchange(front, socket, previous_hop)).await
+    } else {
+        Box::pin(turn_away(front, socket, previous_hop)).await
+    };
+    while let Next::Parked(mut parked) = next {
+        let woken = parked.wait().await;
+        next = Box::pin(resume(front, parked, woken, previous_hop)).await;
+    }
+    next
 }
 
 /// Waits until the process is stopping.
@@ -122,6 +142,11 @@ impl Open {
         observer.metrics.client_connections.inc();
         live.count.fetch_add(1, Ordering::Relaxed);
         Self { observer, live, ticket }
+    }
+
+    /// Whether its requests are served, or only told to come later.
+    pub fn is_served(&self) -> bool {
+        self.ticket.is_served()
     }
 }
 

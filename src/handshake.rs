@@ -10,9 +10,12 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Version};
+use sha1::{Digest, Sha1};
 
 /// What a request is, as far as WebSockets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,25 @@ fn is_key(key: &[u8]) -> bool {
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
 }
 
+/// A key for a handshake that a client makes in another way (RFC 8441), and a server must get.
+pub fn new_key() -> String {
+    let nonce: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
+    BASE64_STANDARD.encode(nonce)
+}
+
+/// Whether the head of a response proves that its server has understood the handshake of `request`
+/// (RFC 6455, section 4.2.2).
+pub fn is_proven(request: &HeaderMap, response: &HeaderMap) -> bool {
+    let key = request.get(SEC_WEBSOCKET_KEY).map(|key| key.as_bytes().trim_ascii());
+    let proof = response.get(SEC_WEBSOCKET_ACCEPT).map(|proof| proof.as_bytes().trim_ascii());
+    let (Some(key), Some(proof)) = (key, proof) else { return false };
+    let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
+    BASE64_STANDARD.encode(digest).as_bytes() == proof
+}
+
+/// What servers of WebSockets know, and others do not.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
 /// Whether it is Engine.IO over WebSocket that `query` is for: never a plain request, which servers
 /// answer with 400 "Transport unknown" or "Bad request".
 fn asks_engine_io(query: &str) -> bool {
@@ -159,6 +181,7 @@ impl Damage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     const KEY: (&str, &str) = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
     const VERSION: (&str, &str) = ("Sec-WebSocket-Version", "13");
@@ -256,5 +279,29 @@ mod tests {
         }
         // Another protocol may use such fields as it likes.
         check("GET /", &[KEY, VERSION, CONNECTION, ("Upgrade", "gossip/1")], Handshake::None);
+    }
+
+    #[test]
+    fn a_proof_is_checked() {
+        #[track_caller]
+        fn check(key: &'static str, proof: &'static str, expected: bool) {
+            let fields = |name, value| HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+            let (request, response) = (fields(SEC_WEBSOCKET_KEY, key), fields(SEC_WEBSOCKET_ACCEPT, proof));
+            assert_eq!(is_proven(&request, &response), expected, "{key} {proof}");
+            assert!(!is_proven(&request, &HeaderMap::new()));
+            assert!(!is_proven(&HeaderMap::new(), &response));
+        }
+
+        // The example of RFC 6455, section 1.3.
+        check("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", true);
+        check("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo", false);
+        check("dGhlIHNhbXBsZSBub25jZg==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", false);
+    }
+
+    #[test]
+    fn keys_of_ours_are_keys_and_differ() {
+        let (first, second) = (new_key(), new_key());
+        assert!(is_key(first.as_bytes()), "{first}");
+        assert_ne!(first, second);
     }
 }

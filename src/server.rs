@@ -142,7 +142,9 @@ impl Server {
 
 fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<bool>) -> Front {
     let secret = config.affinity_secret.clone().unwrap_or_else(|| secret_of_this_process(config));
-    let request_head = |timeouts: &Timeouts| timeouts.request_head;
+    let longest = |of: fn(&Timeouts) -> Duration| {
+        config.upstreams.iter().map(|upstream| of(&upstream.timeouts)).max().unwrap_or_default()
+    };
     Front {
         routes: config.routes.clone(),
         upstreams: Upstream::all(config, &secret, &observer.metrics),
@@ -152,12 +154,10 @@ fn front(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<boo
         client_ip: config.client_ip.clone(),
         limits: config.limits,
         admission: Arc::new(admission(config)),
-        request_head: config
-            .upstreams
-            .iter()
-            .map(|upstream| request_head(&upstream.timeouts))
-            .max()
-            .unwrap_or_default(),
+        request_head: longest(|timeouts| timeouts.request_head),
+        keepalive: longest(|timeouts| timeouts.keepalive),
+        send: longest(|timeouts| timeouts.send),
+        tcp_keepalive: config.tcp_keepalive,
         observer,
         stopping,
     }

@@ -83,6 +83,8 @@ pub struct Listener {
     pub proxy_protocol: ProxyProtocol,
     /// How its clients encrypt; `None`: not at all.
     pub tls: Option<Tls>,
+    /// Whether clients may begin with the preface of HTTP/2.
+    pub h2c: bool,
 }
 
 /// How a listener speaks TLS.
@@ -454,7 +456,8 @@ pub struct WebSocket {
     pub pong_timeout: Duration,
 }
 
-/// What the head of a request may weigh, and how many connections clients may have.
+/// What the head of a request may weigh, how many connections clients may have, and what one of
+/// HTTP/2 may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of request line and header fields together.
@@ -465,6 +468,11 @@ pub struct Limits {
     pub max_connections: Option<usize>,
     /// Connections in use by one client; `None`: any number.
     pub per_client: Option<usize>,
+    /// Requests under way at once on a connection of HTTP/2; 1 to 10,000.
+    pub streams: u32,
+    /// Requests that a client may take back on such a connection, at once and in each ten seconds;
+    /// 1 to 100,000.
+    pub resets: u32,
 }
 
 /// How TCP finds out that a silent peer is gone: by probes that it has to acknowledge.

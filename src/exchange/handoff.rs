@@ -13,8 +13,9 @@ use tokio::time::timeout;
 
 use super::ends::{of_client, part, reclaim};
 use super::overlap::{First, overlap};
-use super::{Answer, Failure, Next, no_response};
+use super::{Answer, Failure, Next, no_response, wire};
 use crate::error::ProxyError;
+use crate::handshake;
 use crate::observe::Record;
 use crate::relay::{
     self, ClientFraming, EndReason, Events, Handover, Keepalive, Kind, Protocol, ServerFraming, Untouched, WebSocket,
@@ -49,6 +50,11 @@ pub(super) fn plan(down: &ServerSession, answer: &mut Answer, upstream: &Upstrea
         // A 101 that nobody asked for, or to something else, must never become a tunnel.
         let asked = answer.asked.as_ref().filter(|asked| headers::agrees_to(&head.headers, asked));
         let asked = asked.ok_or_else(refused)?;
+        // Who speaks HTTP/1.1 looks at the proof; for who speaks HTTP/2 the handshake was ours.
+        let is_ours = kind_of(asked) == Kind::WebSocket && wire(down).is_some_and(|wire| wire.is_http2());
+        if is_ours && !handshake::is_proven(&down.req_header().headers, &head.headers) {
+            return Err(refused());
+        }
         headers::to_client(&mut head, Some(asked)).map_err(|_| refused())?;
         return Ok(Plan::Relay(head, kind_of(asked)));
     }

@@ -40,7 +40,7 @@ use crate::admission::Admission;
 use crate::affinity::engine_io;
 use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
-use crate::config::{ClientIp, Limits, Route, TrustedProxies};
+use crate::config::{ClientIp, Limits, Route, TcpKeepalive, TrustedProxies};
 use crate::error::ProxyError;
 use crate::handshake::{self, Handshake};
 use crate::observe::{Asked, Observer, Record};
@@ -82,6 +82,13 @@ pub struct Front {
     /// How long a head may take: the upstream is not known before it is read, so this is the
     /// largest of all.
     pub request_head: Duration,
+    /// How long a connection of HTTP/2 may be without a request: the largest of all upstreams, for
+    /// its requests may be for any of them.
+    pub keepalive: Duration,
+    /// The largest time-out `send` of all upstreams.
+    pub send: Duration,
+    /// How TCP finds out that a silent client is gone.
+    pub tcp_keepalive: TcpKeepalive,
     /// Where exchanges report to.
     pub observer: Arc<Observer>,
     /// Turns `true` when the process is stopping: then no connection is kept alive.
@@ -483,7 +490,7 @@ fn record(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpA
             method: head.method.clone(),
             host: route::host(head).into(),
             path: head.uri.path().into(),
-            protocol: head.version,
+            protocol: protocol(down, head.version),
             upgrade: text(UPGRADE).map(Into::into),
             sec_websocket_key: text(SEC_WEBSOCKET_KEY).map(Into::into),
             error: None,
@@ -504,12 +511,17 @@ fn unreadable(front: &Front, began: Instant, down: &ServerSession, previous_hop:
         method: Method::from_bytes(b"-").unwrap_or_default(),
         host: "".into(),
         path: "".into(),
-        protocol: Version::HTTP_11,
+        protocol: protocol(down, Version::HTTP_11),
         upgrade: None,
         sec_websocket_key: None,
         error: None,
         browser: None,
     })
+}
+
+/// What the client speaks: HTTP/1 as its request `says`, or HTTP/2.
+fn protocol(down: &ServerSession, says: Version) -> Version {
+    if wire(down).is_some_and(|wire| wire.is_http2()) { Version::HTTP_2 } else { says }
 }
 
 /// The hop that has named the previous one in a PROXY header.

@@ -5,13 +5,25 @@
 //! and what reaches a server is always one well-formed request of HTTP/1.1.
 //!
 //! ```text
-//! preface   is it HTTP/2 that a connection begins with? (pure)
-//! request   the field list of a request, as a head of HTTP/1.1 (pure)
-//! response  the bytes of a response, as heads and data (pure)
-//! calm      how many streams a client may reset (pure)
+//! preface       is it HTTP/2 that a connection begins with? (pure)
+//! driver        the task of a connection: takes its streams, ends it
+//!  ├─ link      what its streams share
+//!  ├─ calm      how many of them a client may reset (pure)
+//!  └─ stream    one of them, as the connection that it stands for
+//!      ├─ request   a field list, as the head of a request (pure)
+//!      └─ response  the bytes of a response, as heads and data (pure)
 //! ```
+//!
+//! A WebSocket comes as an extended CONNECT (RFC 8441) and becomes the upgrade that its server
+//! knows. Trailers end here, as they do with HTTP/1.1, and nothing is pushed.
 
-pub mod calm;
+mod calm;
+mod driver;
+mod link;
 pub mod preface;
 pub mod request;
 pub mod response;
+mod stream;
+
+pub use driver::serve;
+pub use stream::Stream;

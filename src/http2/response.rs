@@ -24,6 +24,8 @@ pub struct Decoder {
     is_head_only: bool,
     /// The request was for a WebSocket.
     is_websocket: bool,
+    /// And got it.
+    has_switched: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,8 @@ impl Decoder {
     /// For the response to a request by `method`, behind which comes `body`.
     pub fn new(method: &http::Method, body: Body) -> Self {
         let is_head_only = *method == http::Method::HEAD;
-        Self { state: State::Head(Vec::new()), is_head_only, is_websocket: body == Body::Raw }
+        let is_websocket = body == Body::Raw;
+        Self { state: State::Head(Vec::new()), is_head_only, is_websocket, has_switched: false }
     }
 
     /// Whether the response has been taken to its end.
@@ -76,9 +79,9 @@ impl Decoder {
         matches!(self.state, State::Done)
     }
 
-    /// Whether what comes next may be data.
-    pub fn is_in_body(&self) -> bool {
-        matches!(self.state, State::Body(_))
+    /// Whether what follows the head is another protocol.
+    pub fn has_switched(&self) -> bool {
+        self.has_switched
     }
 
     /// Takes the beginning of `bytes` up to the next piece, of which there is `room` for so many
@@ -153,6 +156,7 @@ impl Decoder {
             fields.remove(SEC_WEBSOCKET_ACCEPT);
             fields.remove(CONTENT_LENGTH);
             *head.status_mut() = StatusCode::OK;
+            self.has_switched = true;
         }
         match framing {
             None => Ok(Piece::Informational(head)),

@@ -1,9 +1,10 @@
 //! What stands between an accepted connection and its first request: the PROXY header, by which a
-//! hop below HTTP says whose connection it passes on, and behind it the handshake of TLS.
+//! hop below HTTP says whose connection it passes on, behind it the handshake of TLS, and the
+//! preface by which a client says that it speaks HTTP/2.
 //!
-//! The rule: only trusted hops are listened to. Whom they name takes their place as the previous
-//! hop in all that follows, and is trusted or not like any other: so trust goes on from hop to hop
-//! as it does through `X-Forwarded-For`, and ends at the first that is a stranger.
+//! The rule for headers: only trusted hops are listened to. Whom they name takes their place as the
+//! previous hop in all that follows, and is trusted or not like any other: so trust goes on from hop
+//! to hop as it does through `X-Forwarded-For`, and ends at the first that is a stranger.
 
 mod encryption;
 mod said;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use crate::config::{self, ProxyProtocol};
 use crate::connection::{self, Open};
 use crate::exchange::Front;
+use crate::http2::{self, preface};
 use crate::observe::metrics::Metrics;
 use crate::proxy_protocol::{self, Broken, Start};
 use crate::socket::{Socket, Wire};
@@ -30,6 +32,7 @@ use said::Sayings;
 pub struct Listener {
     bind: SocketAddr,
     proxy_protocol: ProxyProtocol,
+    h2c: bool,
     refused: [IntCounter; Refusal::ALL.len()],
     said: Sayings<{ Refusal::ALL.len() }>,
     encryption: Option<Encryption>,
@@ -105,18 +108,20 @@ impl Listener {
         Ok(Self {
             bind: config.bind,
             proxy_protocol: config.proxy_protocol,
+            h2c: config.h2c,
             refused: Refusal::ALL.map(|refusal| metrics.proxy_protocol_refused(refusal)),
             said: Sayings::default(),
             encryption: encryption.transpose()?,
         })
     }
 
-    /// Whether requests come at once, behind no header and no handshake.
+    /// Whether requests of HTTP/1 come at once, behind no header and no handshake.
     pub fn is_plain(&self) -> bool {
-        self.proxy_protocol == ProxyProtocol::Off && self.encryption.is_none()
+        self.proxy_protocol == ProxyProtocol::Off && self.encryption.is_none() && !self.h2c
     }
 
-    /// Reads the header, if there is or must be one, shakes hands, and serves what follows.
+    /// Reads the header, if there is or must be one, shakes hands, and serves what follows, whatever
+    /// it speaks.
     pub async fn arrive(self: Arc<Self>, front: Arc<Front>, socket: Socket, peer: IpAddr, open: Open) {
         let mut stopping = front.stopping.clone();
         let arrived = tokio::select! {
@@ -124,15 +129,21 @@ impl Listener {
             arrived = Box::pin(self.open(&front, socket, peer)) => arrived,
             () = connection::stopped(&mut stopping) => None,
         };
-        if let Some((socket, previous_hop)) = arrived {
-            // A task of its own, so that what arriving needs is freed with this one.
-            tokio::spawn(connection::serve(front, socket, previous_hop, open));
+        // A task of its own, so that what arriving needs is freed with this one.
+        match arrived {
+            Some((socket, previous_hop, Speaks::Http1)) => {
+                tokio::spawn(connection::serve(front, socket, previous_hop, open));
+            }
+            Some((socket, previous_hop, Speaks::Http2)) => {
+                tokio::spawn(http2::serve(front, socket, previous_hop, open));
+            }
+            None => {}
         }
     }
 
-    /// Goes on to where requests begin, and says who counts as connected to us. `None` when the
-    /// connection is closed.
-    async fn open(&self, front: &Front, socket: Socket, peer: IpAddr) -> Option<(Socket, IpAddr)> {
+    /// Goes on to where requests begin, and says who counts as connected to us and what is spoken.
+    /// `None` when the connection is closed.
+    async fn open(&self, front: &Front, socket: Socket, peer: IpAddr) -> Option<(Socket, IpAddr, Speaks)> {
         let previous_hop = match self.proxy_protocol {
             ProxyProtocol::Off => peer,
             ProxyProtocol::On | ProxyProtocol::Optional => self.previous_hop(front, &socket, peer).await?,
@@ -141,7 +152,11 @@ impl Listener {
             Some(encryption) => encryption.begin(socket, previous_hop, front.request_head).await?,
             None => socket,
         };
-        Some((socket, previous_hop))
+        let speaks = match self.h2c {
+            true => timeout(front.request_head, spoken(socket.wire())).await.ok()?,
+            false => Speaks::Http1,
+        };
+        Some((socket, previous_hop, speaks))
     }
 
     /// Who counts as connected to us: `peer`, or whom it names. `None` when the connection is to be
@@ -189,6 +204,25 @@ async fn start(wire: &Wire) -> Result<Start, Broken> {
         let more = start == Start::Partial && wire.read_more().await.unwrap_or(false);
         if !more {
             return Ok(start);
+        }
+    }
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Http1,
+    Http2,
+}
+
+/// Reads until it shows what is spoken. What ends before is left to HTTP/1.
+async fn spoken(wire: &Wire) -> Speaks {
+    loop {
+        match wire.peek(preface::look) {
+            preface::Start::Http2 => return Speaks::Http2,
+            preface::Start::Other => return Speaks::Http1,
+            preface::Start::Partial if wire.read_more().await.unwrap_or(false) => {}
+            preface::Start::Partial => return Speaks::Http1,
         }
     }
 }

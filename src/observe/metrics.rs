@@ -47,6 +47,7 @@ pub struct Metrics {
     sessions: IntGauge,
     sessions_evicted: IntCounter,
     session_store_errors: IntCounterVec,
+    http2: Http2Metrics,
     /// Connections of clients, whatever they are doing.
     pub client_connections: IntGauge,
     /// Connections that a listener could not accept.
@@ -218,6 +219,7 @@ impl Metrics {
                 "What the session store was asked in vain, by reason; not_asked while it is known to be away.",
                 &["reason"],
             ),
+            http2: Http2Metrics::new(&registry),
             client_connections: register(
                 &registry,
                 IntGauge::new("steadfast_client_connections", "Connections of clients open now.")
@@ -286,6 +288,11 @@ impl Metrics {
         }
     }
 
+    /// What connections of HTTP/2 count with.
+    pub fn http2(&self) -> Http2Metrics {
+        self.http2.clone()
+    }
+
     /// What counts the connections that are closed for want of a PROXY header.
     pub fn proxy_protocol_refused(&self, refusal: Refusal) -> IntCounter {
         self.proxy_protocol_refused.with_label_values(&[refusal.label()])
@@ -340,6 +347,38 @@ impl Default for Metrics {
 fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> M {
     registry.register(Box::new(metric.clone())).expect("metric names are unique");
     metric
+}
+
+/// What connections of HTTP/2 count with.
+#[derive(Clone, Debug)]
+pub struct Http2Metrics {
+    /// Those of clients that are open now.
+    pub connections: IntGauge,
+    /// Streams on them: requests, and what has become of them.
+    pub streams: IntGauge,
+    /// Streams that clients have reset before their response was complete.
+    pub resets: IntCounter,
+    /// Connections closed because their client has reset too many.
+    pub floods: IntCounter,
+}
+
+impl Http2Metrics {
+    fn new(registry: &Registry) -> Self {
+        let gauge = |name, help| register(registry, IntGauge::new(name, help).expect("a valid metric"));
+        let counter = |name, help| register(registry, IntCounter::new(name, help).expect("a valid metric"));
+        Self {
+            connections: gauge("steadfast_http2_connections", "Connections of clients that speak HTTP/2, open now."),
+            streams: gauge("steadfast_http2_streams", "Requests of HTTP/2, and what has become of them, open now."),
+            resets: counter(
+                "steadfast_http2_resets_total",
+                "Requests of HTTP/2 that clients took back before they were answered whole.",
+            ),
+            floods: counter(
+                "steadfast_http2_floods_total",
+                "Connections of HTTP/2 closed because their client took back more than limits.resets.",
+            ),
+        }
+    }
 }
 
 /// What the requests of one upstream count with.

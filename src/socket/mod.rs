@@ -22,6 +22,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -151,6 +152,19 @@ impl Wire {
     /// What `look` makes of the bytes that were read ahead.
     pub fn peek<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         look(&self.waiting().unread)
+    }
+
+    /// Whether it is a stream of HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.transport, Transport::Http2(_))
+    }
+
+    /// See [`Transport::limit_silence`].
+    ///
+    /// # Errors
+    /// When the connection has failed already.
+    pub fn limit_silence(&self, unanswered: Duration) -> io::Result<()> {
+        self.transport.limit_silence(unanswered)
     }
 
     /// Drops the first `length` bytes of those that were read ahead.

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::encrypted::{Agreed, Encrypted};
 use crate::config::TcpKeepalive;
+use crate::http2;
 use crate::proxy_protocol::Ends;
 
 /// A connection, whatever carries it. Dropping it closes it.
@@ -27,6 +28,8 @@ pub enum Transport {
     Tcp(TcpStream),
     /// TLS over TCP.
     Tls(Box<Encrypted>),
+    /// A stream of HTTP/2, made to look like a connection.
+    Http2(Box<http2::Stream>),
 }
 
 impl Transport {
@@ -36,6 +39,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => tls.poll_read(cx, buf),
+            Self::Http2(stream) => stream.poll_read(cx, buf),
         }
     }
 
@@ -50,6 +54,7 @@ impl Transport {
                 }
             },
             Self::Tls(tls) => tls.poll_read(cx, buf),
+            Self::Http2(stream) => stream.poll_read(cx, buf),
         }
     }
 
@@ -58,6 +63,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Tls(tls) => tls.poll_read_ready(cx),
+            Self::Http2(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -69,6 +75,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => try_read_tcp(tcp, buffer),
             Self::Tls(tls) => tls.try_read(buffer),
+            Self::Http2(stream) => stream.try_read(buffer),
         }
     }
 
@@ -81,6 +88,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => tcp.try_write(bytes),
             Self::Tls(tls) => tls.try_write(bytes),
+            Self::Http2(stream) => stream.try_write(bytes),
         }
     }
 
@@ -89,6 +97,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => tcp.poll_write_ready(cx),
             Self::Tls(tls) => tls.tcp().poll_write_ready(cx),
+            Self::Http2(stream) => stream.poll_write_ready(cx),
         }
     }
 
@@ -97,6 +106,7 @@ impl Transport {
         match self {
             Self::Tcp(_) => false, // What the kernel took counts as sent.
             Self::Tls(tls) => tls.has_unsent(),
+            Self::Http2(_) => false, // What the client has room for counts as sent.
         }
     }
 
@@ -106,7 +116,7 @@ impl Transport {
     /// When the connection has failed.
     pub fn try_flush(&self) -> io::Result<bool> {
         match self {
-            Self::Tcp(_) => Ok(false),
+            Self::Tcp(_) | Self::Http2(_) => Ok(false),
             Self::Tls(tls) => tls.try_flush(),
         }
     }
@@ -116,20 +126,25 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => Poll::Ready(SockRef::from(tcp).shutdown(Shutdown::Write)),
             Self::Tls(tls) => tls.poll_shutdown(cx),
+            Self::Http2(stream) => Poll::Ready(stream.shutdown()),
         }
     }
 
     /// Ends what is sent, and leaves it open whether that was all.
     pub fn cut(&self) {
-        // The peer may be gone already: then it needs no telling.
-        let _ = SockRef::from(self.tcp()).shutdown(Shutdown::Write);
+        match self.tcp() {
+            // The peer may be gone already: then it needs no telling.
+            Ok(tcp) => drop(SockRef::from(tcp).shutdown(Shutdown::Write)),
+            Err(stream) => stream.cut(),
+        }
     }
 
     /// Tells the peer, where there are words for it, that what it got was all: behind this a close
     /// is an end, and without it a cut.
     pub fn poll_goodbye(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) => Poll::Ready(Ok(())), // To close is to say so.
+            Self::Tcp(_) => Poll::Ready(Ok(())),   // To close is to say so.
+            Self::Http2(_) => Poll::Ready(Ok(())), // It has said so itself, or was cut.
             Self::Tls(tls) => tls.poll_goodbye(cx),
         }
     }
@@ -151,6 +166,7 @@ impl Transport {
                 1.. => Poll::Pending,
             },
             Self::Tls(tls) => tls.poll_closed(cx),
+            Self::Http2(stream) => stream.poll_closed(cx).map(Ok),
         }
     }
 
@@ -161,6 +177,7 @@ impl Transport {
                 matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
             Self::Tls(tls) => tls.is_quiet(),
+            Self::Http2(_) => false, // It is never used a second time.
         }
     }
 
@@ -169,8 +186,10 @@ impl Transport {
     /// # Errors
     /// When it has failed.
     pub fn ends(&self) -> io::Result<Ends> {
-        let tcp = self.tcp();
-        Ok(Ends { source: tcp.peer_addr()?, destination: tcp.local_addr()? })
+        match self.tcp() {
+            Ok(tcp) => Ok(Ends { source: tcp.peer_addr()?, destination: tcp.local_addr()? }),
+            Err(stream) => stream.ends(),
+        }
     }
 
     /// Has TCP ask for a sign of life of a peer that will be silent for long, as `config` says. What a
@@ -179,7 +198,8 @@ impl Transport {
     /// # Errors
     /// When the connection has failed already.
     pub fn probe_peer(&self, config: &TcpKeepalive) -> io::Result<()> {
-        SockRef::from(self.tcp()).set_tcp_keepalive(&keepalive(config))
+        let Ok(tcp) = self.tcp() else { return Ok(()) };
+        SockRef::from(tcp).set_tcp_keepalive(&keepalive(config))
     }
 
     /// Has TCP give up on a peer that has acknowledged nothing for `unanswered`: neither bytes, which
@@ -189,7 +209,9 @@ impl Transport {
     /// # Errors
     /// When the connection has failed already.
     pub fn limit_silence(&self, unanswered: Duration) -> io::Result<()> {
-        SockRef::from(self.tcp()).set_tcp_user_timeout(Some(unanswered))
+        // The connection that carries a stream is watched for all of them.
+        let Ok(tcp) = self.tcp() else { return Ok(()) };
+        SockRef::from(tcp).set_tcp_user_timeout(Some(unanswered))
     }
 
     /// What was agreed on with the peer so that nobody on the way can read what crosses.
@@ -197,12 +219,13 @@ impl Transport {
         match self {
             Self::Tcp(_) => None,
             Self::Tls(tls) => Some(tls.agreed()),
+            Self::Http2(stream) => stream.encryption(),
         }
     }
 
     /// A number that no other open connection has.
     pub fn id(&self) -> i32 {
-        self.tcp().as_raw_fd()
+        self.tcp().map_or_else(http2::Stream::id, AsRawFd::as_raw_fd)
     }
 
     /// Closes our side and reads on for a moment: a close with bytes unread is a reset, and would
@@ -231,10 +254,12 @@ impl Transport {
         Ok(buffer.filled().len())
     }
 
-    fn tcp(&self) -> &TcpStream {
+    /// The TCP connection of its own, or the stream within another one that it is instead.
+    fn tcp(&self) -> Result<&TcpStream, &http2::Stream> {
         match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(tls) => tls.tcp(),
+            Self::Tcp(tcp) => Ok(tcp),
+            Self::Tls(tls) => Ok(tls.tcp()),
+            Self::Http2(stream) => Err(stream),
         }
     }
 }

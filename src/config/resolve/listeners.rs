@@ -22,13 +22,14 @@ pub(super) fn listeners<'a>(root: &mut Fields<'a>, trusted_proxies: &TrustedProx
         let bind = fields.required("bind", right);
         let proxy_protocol = proxy_protocol(&mut fields, trusted_proxies);
         let tls = tls::of_listener(&mut fields);
+        let h2c = h2c(&mut fields);
         if let Some(item) = bind
             && let Some(bind) = item.parse(right, |text| address::bind(text, "0.0.0.0:8080"))
         {
             complain_of_overlap(&item, bind, &listeners);
-            listeners.push((item, Listener { bind, proxy_protocol, tls }));
+            listeners.push((item, Listener { bind, proxy_protocol, tls, h2c }));
         }
-        fields.finish(&["h2c"]);
+        fields.finish(&[]);
     }
     listeners
 }
@@ -45,6 +46,14 @@ fn proxy_protocol(listener: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -
         item.complain("no hop could say who its clients are, because trusted_proxies is empty; name the hop there");
     }
     chosen.unwrap_or_default()
+}
+
+fn h2c(listener: &mut Fields<'_>) -> bool {
+    let Some(item) = listener.optional("h2c") else { return false };
+    if !item.is_on() && !item.is_off() {
+        item.complain_of_type("write on or off");
+    }
+    item.is_on()
 }
 
 fn complain_of_overlap(item: &Item<'_>, bind: SocketAddr, earlier: &[(Item<'_>, Listener)]) {

@@ -122,6 +122,16 @@ fn limits(root: &mut Fields<'_>) -> Limits {
     }
     limits.max_connections = fields.optional("max_connections").and_then(|item| connections(&item));
     limits.per_client = fields.optional("per_client").and_then(|item| connections(&item));
+    if let Some(item) = fields.optional("streams")
+        && let Some(number) = item.number(1..=10_000, "write a number from 1 to 10000")
+    {
+        limits.streams = u32::try_from(number).unwrap_or(limits.streams);
+    }
+    if let Some(item) = fields.optional("resets")
+        && let Some(number) = item.number(1..=100_000, "write a number from 1 to 100000")
+    {
+        limits.resets = u32::try_from(number).unwrap_or(limits.resets);
+    }
     fields.finish(&[]);
     limits
 }

@@ -320,7 +320,7 @@ fn every_word_for_balance_has_its_meaning() {
 #[test]
 fn the_rest_of_the_file_is_read() {
     let config = smallest_and(
-        "limits: { head_bytes: 4096B, headers: 256, max_connections: 50000, per_client: none }
+        "limits: { head_bytes: 4096B, headers: 256, max_connections: 50000, per_client: none, streams: 7, resets: 9 }
 tcp_keepalive: { time: 2m, interval: 1000ms, probes: 9 }
 admin: { bind: \"[::1]:0\" }
 access_log: { path: /var/log/steadfast.log, format: combined }
@@ -334,6 +334,7 @@ threads: 3",
     assert_eq!(config.tcp_keepalive, TcpKeepalive { time: seconds(120), interval: seconds(1), probes: 9 });
     assert_eq!(config.tcp_keepalive.patience(), seconds(129));
     assert_eq!(TcpKeepalive::default().patience(), seconds(120));
+    assert_eq!((config.limits.streams, config.limits.resets), (7, 9));
     assert_eq!(config.admin.unwrap().bind, "[::1]:0".parse().unwrap());
     assert_eq!(config.access_log.path, LogPath::File("/var/log/steadfast.log".into()));
     assert_eq!(config.access_log.format, LogFormat::Combined);

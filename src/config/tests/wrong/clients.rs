@@ -60,9 +60,8 @@ fn a_listener_needs_an_address() {
     );
     check(
         r#"[{ bnd: "0.0.0.0:8080" }]"#,
-        r#"[0].bnd: unknown key; did you mean "bind"? (known here: bind, proxy_protocol, tls)"#,
+        r#"[0].bnd: unknown key; did you mean "bind"? (known here: bind, proxy_protocol, tls, h2c)"#,
     );
-    check(r#"[{ bind: "0.0.0.0:8080", h2c: on }]"#, "[0].h2c: not supported in this version; remove it");
     check(
         r#"[{ bind: "0.0.0.0:80" }, { bind: "0.0.0.0:80" }]"#,
         r#"[1].bind: "0.0.0.0:80" is already listeners[0].bind; remove one"#,
@@ -98,6 +97,20 @@ fn a_listener_takes_proxy_headers_or_not() {
         "1: listeners[0].proxy_protocol: no hop could say who its clients are, because trusted_proxies is empty; \
          name the hop there"
     );
+}
+
+#[test]
+fn http2_is_on_or_off() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let listeners = format!("[{{ bind: \"0.0.0.0:8080\", h2c: {value} }}]");
+        let complaint = complaint(&with("listeners", &listeners));
+        assert_eq!(complaint, format!("1: listeners[0].h2c: {expected}"), "h2c: {value}");
+    }
+
+    check("optional", "\"optional\" is text; write on or off");
+    check("1", "1 is a number; write on or off");
+    check("null", "there is no value; write on or off");
 }
 
 #[test]

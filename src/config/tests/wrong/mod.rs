@@ -75,7 +75,7 @@ upstreams: {}
 ";
     let expected = [
         "3: listeners[0].bind: \"8080\" is only a port; write it as \"0.0.0.0:8080\"",
-        "5: listeners[1].tsl: unknown key; did you mean \"tls\"? (known here: bind, proxy_protocol, tls)",
+        "5: listeners[1].tsl: unknown key; did you mean \"tls\"? (known here: bind, proxy_protocol, tls, h2c)",
         "9: upstreams.chat.servers[0]: \"10.0.0.1\" has no port; write it as \"10.0.0.1:3000\"",
         "11: upstreams.chat.servers[1].weight: 0 is out of range; write a number from 1 to 256",
         "13: upstreams.chat.timeouts.connect: \"2\" has no unit; write it with one, such as 2s \

@@ -35,9 +35,18 @@ fn limits_have_ranges() {
         check("off", "\"off\" is text");
         check("null", "there is no value");
     }
+    for (key, max) in [("streams", 10_000), ("resets", 100_000)] {
+        let check = |value: String, text: &str| {
+            let right = format!("write a number from 1 to {max}");
+            check(&format!("{{ {key}: {value} }}"), &format!(".{key}: {value} {text}; {right}"));
+        };
+        check("0".to_owned(), "is out of range");
+        check(format!("{}", max + 1), "is out of range");
+    }
+    check("{ streams: none }", ".streams: \"none\" is text; write a number from 1 to 10000");
     check(
         "{ max_connection: 1 }",
-        r#".max_connection: unknown key; did you mean "max_connections"? (known here: head_bytes, headers, max_connections, per_client)"#,
+        r#".max_connection: unknown key; did you mean "max_connections"? (known here: head_bytes, headers, max_connections, per_client, streams, resets)"#,
     );
 }
 
