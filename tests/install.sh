@@ -4,8 +4,8 @@
 #   tests/install.sh build|test|fuzz|bench...
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
-#   test    build, nginx, HAProxy, iproute2, Redis, OpenSSL, curl, Chromium, Node.js with npm, Python, and the
-#           clients of tests/clients
+#   test    build, nginx, HAProxy, iproute2, Redis, OpenSSL, curl, nghttp2's clients, Chromium, Node.js with npm,
+#           Python, and the clients of tests/clients
 #   fuzz    build, cargo-fuzz
 #   bench   build, nginx, HAProxy
 #
@@ -36,6 +36,7 @@ main() {
         redis
         tls_clients
         browser
+        http2_clients
         node
         python
         clients
@@ -130,6 +131,10 @@ browser() {
   else
     install chromium
   fi
+}
+
+http2_clients() {
+  has h2load || install nghttp2-client
 }
 
 node() {

@@ -46,6 +46,13 @@ mod tls_relays;
 mod proxy_protocol;
 // Thousands of WebSocket handshakes at once, four times.
 mod storm;
+// HTTP/2 from clients: requests, bodies, streams, WebSockets, many of them on one connection.
+mod http2;
+// The frames of HTTP/2, right and wrong, and floods of them: what reaches the server, what the client
+// gets.
+mod http2_frames;
+// HTTP/2 of real clients.
+mod http2_clients;
 // Event streams: alive through silence, told to no cache, ended for the right reason.
 mod sse;
 // How event streams begin: the time to wait before returning, and a first comment.
