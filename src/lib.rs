@@ -20,6 +20,8 @@
 //!                                            └─ observe    one log line, a few counters
 //! ```
 //!
+//! A connection of HTTP/2 is one for each of its streams ([`http2`]), and the same from there on.
+//!
 //! To follow a request, read [`exchange`]. To follow a connection that stays, go on in [`relay`].
 //!
 //! # Words
@@ -34,9 +36,10 @@
 //! # What may call what
 //!
 //! The *core* (`admission`, `route`, `handshake`, `affinity`, `balance`, `proxy_protocol`,
-//! `tls` but for its files, and the parts of `relay` marked pure) decides. It opens no socket, spawns no task and reads no clock:
+//! `tls` but for its files, and the parts of `relay` and `http2` marked pure) decides. It opens no
+//! socket, spawns no task and reads no clock:
 //! time and randomness come in as arguments, so its tests are plain function calls. The *shell*
-//! (`server`, `listener`, `connection`, `exchange`, `session_store`, `upstream`, `socket`,
+//! (`server`, `listener`, `http2`, `connection`, `exchange`, `session_store`, `upstream`, `socket`,
 //! `relay::run`, `admin`, `cli`) does all that, and decides next to nothing.
 //!
 //! - Only `exchange` knows the order of phases; the modules it calls do not know each other.

@@ -14,6 +14,7 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::lingering::Lingering;
 use super::link::Link;
 use super::request::{self, Body, Malformed};
 use super::stream::{HELD_MAX, Stream};
@@ -38,7 +39,7 @@ pub async fn serve(front: Arc<Front>, socket: Socket, previous_hop: IpAddr, open
     let _ = wire.limit_silence(front.send.max(front.tcp_keepalive.patience()));
     let metrics = front.observer.metrics.http2();
     let link = Arc::new(Link::new(wire, open, metrics, front.limits.resets));
-    let handshake = timeout(front.request_head, settings(&front.limits).handshake(socket));
+    let handshake = timeout(front.request_head, settings(&front.limits).handshake(Lingering::new(socket)));
     let mut stopping = front.stopping.clone();
     let connection = tokio::select! {
         connection = handshake => connection,
@@ -84,7 +85,7 @@ fn list_size_max(limits: &Limits) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-type Framing = Connection<Socket, Bytes>;
+type Framing = Connection<Lingering, Bytes>;
 
 /// What the streams of a connection need.
 struct Driver {

@@ -7,6 +7,7 @@
 //! ```text
 //! preface       is it HTTP/2 that a connection begins with? (pure)
 //! driver        the task of a connection: takes its streams, ends it
+//!  ├─ lingering how it is closed
 //!  ├─ link      what its streams share
 //!  ├─ calm      how many of them a client may reset (pure)
 //!  └─ stream    one of them, as the connection that it stands for
@@ -19,6 +20,7 @@
 
 mod calm;
 mod driver;
+mod lingering;
 mod link;
 pub mod preface;
 pub mod request;

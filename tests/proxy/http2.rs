@@ -626,6 +626,69 @@ async fn what_lives_long_ends_within_the_grace() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_last_arrives_however_slowly_it_is_read() {
+    const LENGTH: usize = 3_000_000;
+    let server = Upstream::start().await;
+    let mut proxy = speaking_http2(&server).line("shutdown: { grace: 30s }").run().await;
+    let mut client = Http2::connect_narrow(&proxy, 1 << 23).await;
+    let running = client.get("/running").await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    let half = vec![b'x'; LENGTH / 2];
+    upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n")).await;
+    upstream.send(&half).await;
+    let mut running = running.answer().await;
+    proxy.terminate();
+    proxy.is_stopping().await;
+    upstream.send(&half).await;
+    let mut got = 0;
+    while let Some(data) = running.some().await.expect("no reset") {
+        got += data.len();
+    }
+    assert_eq!(got, LENGTH);
+    assert_eq!(client.ended().await, None);
+    assert_eq!(proxy.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_has_stalled() {
+    let server = Upstream::start().await;
+    let proxy = speaking_http2(&server).timeouts("{ send: 1s }").run().await;
+    let mut client = Http2::connect_narrow(&proxy, 1000).await;
+    let stuck = client.get("/stuck").await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{}", "x".repeat(5000))).await;
+    let stuck = stuck.answer().await;
+    assert_eq!(proxy.logged_path("/stuck").await["end_reason"], "client_stalled");
+    drop(upstream); // It has answered, and would be used again.
+    let (events, mut upstream) = events(&mut client, &server, "/events").await;
+    upstream.send(event(&"x".repeat(5000))).await;
+    upstream.ends().await;
+    assert_eq!(proxy.logged_path("/events").await["end_reason"], "client_stalled");
+    drop((stuck, events));
+    client.vanish();
+    settles_empty(&proxy).await;
+}
+
+#[tokio::test]
+async fn an_event_stream_begins_before_its_server_answers() {
+    let server = Upstream::start().await;
+    let proxy = speaking_http2(&server).sse("{ early_head: 2s, keepalive: 1s }").run().await;
+    let mut client = Http2::connect(&proxy).await;
+    let asked = client.ask(request("GET", "/events", &[("accept", "text/event-stream")]), true).await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    let mut answered = asked.answer().await;
+    assert_eq!((answered.status, answered.field("content-type")), (200, Some("text/event-stream")));
+    assert_eq!(answered.exactly(22).await, b":keepalive\n:keepalive\n");
+    upstream.send(format!("{EVENTS}{}0\r\n\r\n", event("late"))).await;
+    assert!(answered.text().await.ends_with("data: late\n\n"));
+    client.vanish();
+    settles_empty(&proxy).await;
+}
+
 #[tokio::test]
 async fn a_connection_without_requests_is_told_to_go() {
     let server = Upstream::start().await;

@@ -6,7 +6,7 @@ use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::{Proxy, Upstream, Wire, millis, soon};
@@ -19,17 +19,22 @@ pub(crate) struct Http2 {
 
 impl Http2 {
     pub(crate) async fn connect(proxy: &Proxy) -> Self {
-        Self::connect_as(proxy, &Builder::new()).await
+        let stream = soon("a connection", TcpStream::connect(proxy.address())).await;
+        Self::over(stream.expect("the proxy listens"), &Builder::new()).await
     }
 
-    /// One with a window of so many bytes for each stream, that of the connection being larger.
+    /// One with a window of so many bytes for each stream, that of the connection being larger, and
+    /// with little room for what it does not read.
     pub(crate) async fn connect_narrow(proxy: &Proxy, window: u32) -> Self {
-        Self::connect_as(proxy, Builder::new().initial_window_size(window).initial_connection_window_size(1 << 24))
-            .await
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8 * 1024).expect("a socket can be narrow");
+        let stream = soon("a connection", socket.connect(proxy.address())).await;
+        let mut settings = Builder::new();
+        settings.initial_window_size(window).initial_connection_window_size(1 << 24);
+        Self::over(stream.expect("the proxy listens"), &settings).await
     }
 
-    async fn connect_as(proxy: &Proxy, settings: &Builder) -> Self {
-        let stream = soon("a connection", TcpStream::connect(proxy.address())).await.expect("the proxy listens");
+    async fn over(stream: TcpStream, settings: &Builder) -> Self {
         stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
         let (requests, connection) = soon("a handshake", settings.handshake(stream)).await.expect("a handshake");
         Self { requests, connection: tokio::spawn(connection) }
