@@ -373,12 +373,11 @@ impl Writing {
     }
 
     fn reset(&mut self) {
-        match &mut self.stream {
-            Sending::Nothing(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Sending::Head(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+        match std::mem::replace(&mut self.stream, Sending::Reset) {
+            Sending::Nothing(mut respond) => respond.send_reset(Reason::INTERNAL_ERROR),
+            Sending::Head(stream) => reset_behind_data(stream),
             Sending::All(_) | Sending::Reset => {}
         }
-        self.stream = Sending::Reset;
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -408,6 +407,19 @@ impl Writing {
             }
             Err(error) => of_error(&error),
         })
+    }
+}
+
+/// Resets a stream behind what it has been sent. A reset takes back what has not left yet, so the
+/// connection has its turn first, and all leaves for which there is room.
+fn reset_behind_data(mut stream: SendStream<Bytes>) {
+    let reset = async move {
+        tokio::task::yield_now().await;
+        stream.send_reset(Reason::INTERNAL_ERROR);
+    };
+    // Where nothing runs any more there is nobody to tell.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(reset);
     }
 }
 
