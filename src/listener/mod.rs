@@ -152,9 +152,10 @@ impl Listener {
             Some(encryption) => encryption.begin(socket, previous_hop, front.request_head).await?,
             None => socket,
         };
-        let speaks = match self.h2c {
-            true => timeout(front.request_head, spoken(socket.wire())).await.ok()?,
-            false => Speaks::Http1,
+        let speaks = match socket.wire().encryption() {
+            Some(agreed) if agreed.is_http2 => Speaks::Http2,
+            None if self.h2c => timeout(front.request_head, spoken(socket.wire())).await.ok()?,
+            Some(_) | None => Speaks::Http1,
         };
         Some((socket, previous_hop, speaks))
     }

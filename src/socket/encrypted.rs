@@ -18,7 +18,7 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::transport::try_read_tcp;
-use crate::tls::front::Version;
+use crate::tls::front::{HTTP2, Version};
 use crate::tls::session::{Failure, Session};
 
 /// A connection on which both have shaken hands.
@@ -164,6 +164,7 @@ impl Encrypted {
                 _ => Version::Tls13, // There is no other.
             },
             is_resumed: common.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+            is_http2: common.alpn_protocol() == Some(HTTP2),
         }
     }
 
@@ -364,6 +365,8 @@ pub struct Agreed {
     pub version: Version,
     /// Whether they had met before.
     pub is_resumed: bool,
+    /// Whether HTTP/2 is spoken inside.
+    pub is_http2: bool,
 }
 
 impl State {

@@ -42,7 +42,10 @@ impl Version {
 }
 
 /// What is spoken inside, in the order of preference (RFC 7301).
-const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+const PROTOCOLS: &[&[u8]] = &[HTTP2, b"http/1.1"];
+
+/// HTTP/2 (RFC 9113, section 3.2).
+pub const HTTP2: &[u8] = b"h2";
 
 /// What rustls needs for a listener that shows the certificates of `shown`, and that has clients
 /// show one of `client_ca`, if given.

@@ -8,9 +8,10 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::harness::http2::{Answered, request};
 use crate::harness::proxy::Setup;
+use crate::harness::tls::listening;
 use crate::harness::upstream::ok;
 use crate::harness::websocket::{frame, masked_frame, next_frame};
-use crate::harness::{Http2, Proxy, Random, Upstream, Wire, keyed, millis, seconds, soon};
+use crate::harness::{Authority, Http2, Proxy, Random, Upstream, Wire, keyed, millis, seconds, soon};
 
 fn speaking_http2(server: &Upstream) -> Setup {
     Proxy::start().listening("h2c: on").upstream("chat", &[server])
@@ -153,9 +154,10 @@ async fn a_response_that_breaks_off_is_reset() {
         let mut upstream = server.accept().await;
         upstream.request().await;
         upstream.send(format!("HTTP/1.1 200 OK\r\n{begun}")).await;
+        // What came before the break comes through.
+        drop(upstream);
         let mut answered = asked.answer().await;
         assert_eq!(answered.exactly(5).await, b"hello");
-        drop(upstream);
         let error = answered.rest().await.expect_err("no end that looks like one");
         assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
     }
@@ -764,6 +766,66 @@ async fn a_header_names_the_client_of_every_stream() {
     drop(wire);
     let line = proxy.logged_path("/named").await;
     assert_eq!((&line["client"], &line["proxied_by"]), (&"203.0.113.9".into(), &"127.0.0.1".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inside_tls_it_is_the_same() {
+    const LENGTH: usize = 2_000_000;
+    let authority = Authority::new();
+    let files = authority.vouch_for(&["chat.example.com"]);
+    let server = Upstream::start().await;
+    let mut proxy = Proxy::start().listening(&listening(&[&files])).upstream("chat", &[&server]).threads(1).run().await;
+    let mut client = Http2::connect_encrypted(&proxy, &authority.client(), "chat.example.com").await;
+    let asked = client.begin("POST", "/echo", &[]).await;
+    let mut upstream = server.accept().await;
+    let head = upstream.head().await;
+    assert_eq!(head.field("x-forwarded-proto").as_deref(), Some("https"));
+    let body = Random::seeded(3).bytes(LENGTH);
+    upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let mut echoed = asked.answer().await;
+    let mut got = Vec::new();
+    for piece in body.chunks(100_003) {
+        let (sent, back) = tokio::join!(echoed.send(piece.to_vec()), async {
+            let mut left = piece.len();
+            while left > 0 {
+                let chunk = upstream.chunk().await.expect("more");
+                left -= chunk.len();
+                upstream.send([format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat()).await;
+            }
+        });
+        let ((), ()) = (sent, back);
+        got.extend(echoed.exactly(piece.len()).await);
+    }
+    assert!(got == body);
+    echoed.sending.send_data(bytes::Bytes::new(), true).expect("the stream is open");
+    assert_eq!(upstream.chunk().await, None);
+    upstream.send("0\r\n\r\n").await;
+    assert!(echoed.rest().await.expect("a clean end").is_empty());
+    drop(upstream);
+
+    let (mut stream, mut events_up) = events(&mut client, &server, "/events").await;
+    let (mut socket, mut socket_up) = websocket(&mut client, &server).await;
+    events_up.send(event("hello")).await;
+    assert_eq!(stream.exactly(13).await, b"data: hello\n\n");
+    socket.send(masked_frame("there")).await;
+    assert_eq!(socket_up.exactly(11).await, masked_frame("there"));
+    // Who speaks HTTP/1.1 inside is served as well, and who says the one and speaks the other is not.
+    let mut old = authority.client().speaking(b"http/1.1").connect(&proxy, "chat.example.com").await;
+    let (answer, ()) = tokio::join!(keyed(&mut old, "k"), async {
+        let mut upstream = server.accept().await;
+        upstream.request().await;
+        upstream.send(ok("old")).await;
+    });
+    assert_eq!(answer.text(), "old");
+    let mut liar = authority.client().speaking(b"http/1.1").connect(&proxy, "chat.example.com").await;
+    liar.send(crate::harness::http2::PREFACE).await;
+    assert_eq!(liar.response().await.status(), 400);
+    proxy.terminate();
+    stream.rest().await.expect("a stream ends as if it were whole");
+    assert_eq!(socket.exactly(4).await[2..], 1012_u16.to_be_bytes());
+    drop((socket_up, events_up));
+    socket.rest().await.expect("a clean end");
+    assert_eq!(proxy.exit().await.code(), Some(0));
 }
 
 #[tokio::test]

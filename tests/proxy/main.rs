@@ -53,6 +53,8 @@ mod http2;
 mod http2_frames;
 // HTTP/2 of real clients.
 mod http2_clients;
+
+mod browser;
 // Event streams: alive through silence, told to no cache, ended for the right reason.
 mod sse;
 // How event streams begin: the time to wait before returning, and a first comment.

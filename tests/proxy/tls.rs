@@ -102,8 +102,10 @@ async fn openssl_and_curl_get_in_and_old_versions_do_not() {
     let (setup, _) = one(&authority);
     let proxy = setup.upstream("chat", &[&server]).run().await;
     for (flag, says) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
-        let text = s_client(&proxy, &[flag, "-servername", NAME, "-alpn", "h2,http/1.1"]).await;
+        let text = s_client(&proxy, &[flag, "-servername", NAME, "-alpn", "http/1.1"]).await;
         assert!(text.contains(says) && text.contains("ALPN protocol: http/1.1"), "{text}");
+        let text = s_client(&proxy, &[flag, "-servername", NAME, "-alpn", "http/1.1,h2"]).await;
+        assert!(text.contains(says) && text.contains("ALPN protocol: h2"), "{text}");
     }
     let text = s_client(&proxy, &["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]).await;
     assert!(text.contains("SSL alert number"), "{text}");

@@ -22,7 +22,7 @@ pub(super) fn listeners<'a>(root: &mut Fields<'a>, trusted_proxies: &TrustedProx
         let bind = fields.required("bind", right);
         let proxy_protocol = proxy_protocol(&mut fields, trusted_proxies);
         let tls = tls::of_listener(&mut fields);
-        let h2c = h2c(&mut fields);
+        let h2c = h2c(&mut fields, tls.is_some());
         if let Some(item) = bind
             && let Some(bind) = item.parse(right, |text| address::bind(text, "0.0.0.0:8080"))
         {
@@ -48,10 +48,12 @@ fn proxy_protocol(listener: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -
     chosen.unwrap_or_default()
 }
 
-fn h2c(listener: &mut Fields<'_>) -> bool {
+fn h2c(listener: &mut Fields<'_>, is_encrypted: bool) -> bool {
     let Some(item) = listener.optional("h2c") else { return false };
     if !item.is_on() && !item.is_off() {
         item.complain_of_type("write on or off");
+    } else if item.is_on() && is_encrypted {
+        item.complain("this is HTTP/2 without TLS; with TLS clients choose it by themselves; remove it");
     }
     item.is_on()
 }

@@ -6,10 +6,11 @@ use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{Proxy, Upstream, Wire, millis, soon};
+use super::{Proxy, Shaking, Upstream, Wire, millis, soon};
 
 /// A connection of a client that keeps the rules.
 pub(crate) struct Http2 {
@@ -34,8 +35,12 @@ impl Http2 {
         Self::over(stream.expect("the proxy listens"), &settings).await
     }
 
-    async fn over(stream: TcpStream, settings: &Builder) -> Self {
-        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+    /// One inside TLS.
+    pub(crate) async fn connect_encrypted(proxy: &Proxy, client: &Shaking, name: &str) -> Self {
+        Self::over(client.clone().speaking(b"h2").stream(proxy, name).await, &Builder::new()).await
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, settings: &Builder) -> Self {
         let (requests, connection) = soon("a handshake", settings.handshake(stream)).await.expect("a handshake");
         Self { requests, connection: tokio::spawn(connection) }
     }

@@ -15,6 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{Proxy, Wire, soon};
@@ -187,6 +188,12 @@ impl Shaking {
         self
     }
 
+    /// Speaks this inside, and nothing else.
+    pub(crate) fn speaking(mut self, protocol: &[u8]) -> Self {
+        self.config.alpn_protocols = vec![protocol.to_vec()];
+        self
+    }
+
     /// A connection with the proxy, as a client that wants `name`.
     pub(crate) async fn connect(&self, proxy: &Proxy, name: &str) -> Wire {
         let connected = self.try_connect(proxy.address(), name).await;
@@ -201,6 +208,16 @@ impl Shaking {
 
     /// The same over a connection that is there already.
     pub(crate) async fn over(&self, tcp: TcpStream, name: &str) -> std::io::Result<Wire> {
+        self.stream_over(tcp, name).await.map(|stream| Wire::encrypted(stream, "client"))
+    }
+
+    /// A connection with the proxy as bytes for somebody else.
+    pub(crate) async fn stream(&self, proxy: &Proxy, name: &str) -> TlsStream<TcpStream> {
+        let tcp = soon("a connection", TcpStream::connect(proxy.address())).await.expect("the proxy listens");
+        self.stream_over(tcp, name).await.unwrap_or_else(|error| panic!("no TLS for {name}: {error}"))
+    }
+
+    async fn stream_over(&self, tcp: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let fresh = || {
             let mut config = self.config.clone();
             config.resumption = Resumption::disabled();
@@ -208,7 +225,7 @@ impl Shaking {
         };
         let connector = TlsConnector::from(self.kept.clone().unwrap_or_else(fresh));
         let name = ServerName::try_from(name.to_owned()).expect("a name");
-        soon("a handshake", connector.connect(name, tcp)).await.map(|stream| Wire::encrypted(stream, "client"))
+        soon("a handshake", connector.connect(name, tcp)).await
     }
 }
 

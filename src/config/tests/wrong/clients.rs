@@ -114,6 +114,20 @@ fn http2_is_on_or_off() {
 }
 
 #[test]
+fn with_tls_clients_choose_http2_by_themselves() {
+    let authority = rcgen::generate_simple_self_signed(["chat.example.com".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, authority.cert.pem()).expect("the file is ours");
+    std::fs::write(&key, authority.signing_key.serialize_pem()).expect("the file is ours");
+    let tls = format!("tls: {{ certificates: [{{ cert: {}, key: {} }}] }}", cert.display(), key.display());
+    assert_eq!(
+        complaint(&with("listeners", &format!("[{{ bind: \"0.0.0.0:8080\", {tls}, h2c: on }}]"))),
+        "1: listeners[0].h2c: this is HTTP/2 without TLS; with TLS clients choose it by themselves; remove it"
+    );
+}
+
+#[test]
 fn networks_are_written_in_full() {
     #[track_caller]
     fn check(value: &str, expected: &str) {
