@@ -390,6 +390,52 @@ async fn what_does_not_come_to_its_end_is_not_waited_for_for_ever() {
     table.proxy.settles("steadfast_http2_connections", &[], 0.0).await;
 }
 
+#[tokio::test]
+async fn a_connection_that_fails_takes_its_streams_along() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().listening("h2c: on").upstream("chat", &[&server]).run().await;
+    for (path, last, reason) in [
+        ("/broken", Some(Frame::new(DATA, 0, 0, "x")), "client_error"),
+        ("/farewell", Some(Frame::new(GOAWAY, 0, 0, [0; 8])), "client_closed"),
+        ("/closed", None, "client_closed"),
+    ] {
+        let mut client = Frames::connect(&proxy).await;
+        client.send(&[Frame::get(1, path)]).await;
+        let mut upstream = server.accept().await;
+        upstream.request().await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        upstream.send(head).await;
+        assert_eq!(client.outcome().await.expect("a response").status(), 200, "{path}");
+        proxy.relays_once(1, "kind=sse").await;
+        client.send(last.as_slice()).await;
+        if reason == "client_closed" {
+            drop(client);
+        }
+        upstream.rest().await;
+        assert_eq!(proxy.logged_path(path).await["end_reason"], reason, "{path}");
+    }
+    proxy.settles("steadfast_http2_streams", &[], 0.0).await;
+    proxy.settles("steadfast_http2_connections", &[], 0.0).await;
+    proxy.settles_empty().await;
+}
+
+#[tokio::test]
+async fn a_client_that_ignores_the_farewell_does_not_hold_up_the_process() {
+    let server = Upstream::named("a").await;
+    let setup = Proxy::start().listening("h2c: on").upstream("chat", &[&server]);
+    let mut proxy = setup.line("shutdown: { grace: 60s }").run().await;
+    let mut used = Frames::connect(&proxy).await;
+    used.send(&[Frame::get(1, "/")]).await;
+    assert_eq!(used.outcome().await.expect("a response").status(), 200);
+    let _unused = Frames::connect(&proxy).await;
+    let _begun = proxy.send(&PREFACE[..10]).await;
+    proxy.settles("steadfast_client_connections", &[], 3.0).await;
+    let began = Instant::now();
+    proxy.terminate();
+    assert_eq!(proxy.exit().await.code(), Some(0));
+    assert!(began.elapsed() < seconds(30), "it took {:?}", began.elapsed());
+}
+
 /// Sends `flood` again and again; how the proxy ends that.
 async fn flood(proxy: &Proxy, first: &[Frame], flood: impl Fn(u32) -> Vec<Frame>) -> Option<u32> {
     const ROUNDS: u32 = 400;
