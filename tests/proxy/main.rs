@@ -53,7 +53,7 @@ mod http2;
 mod http2_frames;
 // HTTP/2 of real clients.
 mod http2_clients;
-
+// Dozens of streams of a real browser on one connection.
 mod browser;
 // Event streams: alive through silence, told to no cache, ended for the right reason.
 mod sse;
