@@ -279,7 +279,11 @@ impl Begun {
             Err(_) => Some(EndReason::ClientStalled),
         };
         record.end(failed.unwrap_or(reason));
-        if failed.is_some() || down.get_keepalive_timeout().is_none() {
+        if failed.is_some() {
+            return Next::Close;
+        }
+        if !down.will_keepalive() {
+            client.say_goodbye();
             return Next::Close;
         }
         let socket = reclaim(down).await;

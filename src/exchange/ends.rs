@@ -25,8 +25,15 @@ pub(super) async fn keep(
     send: Duration,
     mut record: Record,
 ) -> Next {
-    match timeout(send, down.finish_body()).await {
-        Ok(Ok(_)) => record.end(EndReason::Complete),
+    let ending = async {
+        down.finish_body().await?;
+        if !down.will_keepalive() {
+            down.shutdown().await;
+        }
+        Ok::<_, BError>(())
+    };
+    match timeout(send, ending).await {
+        Ok(Ok(())) => record.end(EndReason::Complete),
         Ok(Err(error)) => {
             record.end(of_client(&error));
             return Next::Close;

@@ -105,8 +105,8 @@ fn text(line: &str, fields: &str) -> Outcome {
     let host = if fields.contains("host: ") { "" } else { "host: a\r\n" };
     let host_of = fields.split("\r\n").find_map(|field| field.strip_prefix("host: ")).unwrap_or("a");
     Served(format!(
-        "{line} HTTP/1.1\r\n{host}{fields}x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\n\
-         x-forwarded-host: {host_of}\r\n\r\n"
+        "{line} HTTP/1.1\r\n{host}{fields}X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\
+         X-Forwarded-Host: {host_of}\r\n\r\n"
     ))
 }
 
