@@ -74,11 +74,12 @@ impl Http2 {
         Asked { sending, response }
     }
 
-    /// Whether a request is refused because the connection is about to end.
+    /// Whether a request is refused because the connection is about to end. One that is not gets no
+    /// answer, and is taken back.
     pub(crate) async fn takes_nothing_new(&mut self) -> bool {
         let Ok(mut ready) = soon("an answer", self.requests.clone().ready()).await else { return true };
         let Ok((response, _)) = ready.send_request(request("GET", "/new", &[]), true) else { return true };
-        soon("an answer", response).await.is_err()
+        matches!(tokio::time::timeout(millis(300), response).await, Ok(Err(_)))
     }
 
     /// Waits for the proxy to end the connection, which it does for `None` or this reason.
