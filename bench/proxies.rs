@@ -68,7 +68,7 @@ impl Proxy {
             }
         };
         let tls = if door.over == Over::Tls { tls } else { "" };
-        let filled = template.replace("TLS", tls).replace("LISTEN", &door.address.to_string());
+        let filled = template.replace("ENCRYPTED", tls).replace("LISTEN", &door.address.to_string());
         filled.replace("SERVER", &server.to_string()).replace("DIRECTORY", &directory.to_string_lossy())
     }
 
@@ -217,7 +217,7 @@ http {
         keepalive_requests 100000000;
     }
     server {
-        listen LISTENTLS backlog=4096;
+        listen LISTENENCRYPTED backlog=4096;
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_certificate bench.pem;
         ssl_certificate_key bench.pem.key;
@@ -258,14 +258,14 @@ defaults
     timeout server 1h
     timeout tunnel 1h
 frontend bench
-    bind LISTENTLS backlog 4096
+    bind LISTENENCRYPTED backlog 4096
     default_backend bench
 backend bench
     server bench SERVER
 ";
 
 const STEADFAST: &str = "\
-listeners: [{ bind: \"LISTEN\"TLS }]
+listeners: [{ bind: \"LISTEN\"ENCRYPTED }]
 upstreams: { bench: { servers: [\"SERVER\"] } }
 routes: [{ upstream: bench }]
 admin: off
