@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 use pingora::http::ResponseHeader;
@@ -70,8 +70,24 @@ fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// Leaves one framing: the coding if there is one, or else one length.
+/// Leaves one framing: none where there is no body, the coding if there is one, or else one length.
+///
+/// A server that announces more than one, or a body where there can be none, may mean the next bytes
+/// otherwise than we do: its connection is not used again (RFC 9112, section 6.3).
 fn reconcile(response: &mut ResponseHeader) -> Result<(), Malformed> {
+    let is_coded = response.headers.contains_key(TRANSFER_ENCODING);
+    let has_length = response.headers.contains_key(CONTENT_LENGTH);
+    let has_none = response.status.is_informational() || response.status == StatusCode::NO_CONTENT;
+    let is_old = response.version < Version::HTTP_11;
+    let is_long = has_length && length(&response.headers) != Ok(Some(0));
+    if is_coded && (has_length || is_old || has_none) || is_long && has_none {
+        response.append_header(CONNECTION, "close").map_err(|_| Malformed)?;
+    }
+    if has_none {
+        response.remove_header(&CONTENT_LENGTH);
+        response.remove_header(&TRANSFER_ENCODING);
+        return Ok(()); // RFC 9110, section 8.6, and RFC 9112, section 6.1.
+    }
     let mut codings = response.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
@@ -79,7 +95,11 @@ fn reconcile(response: &mut ResponseHeader) -> Result<(), Malformed> {
         return if is_chunked { Ok(()) } else { Err(Malformed) };
     }
     let length = length(&response.headers)?;
-    if let Some(length) = length.filter(|_| response.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some()) {
+    let is_plain = |length: &u64| {
+        let mut fields = response.headers.get_all(CONTENT_LENGTH).iter();
+        fields.next().is_some_and(|field| field.as_bytes() == length.to_string().as_bytes()) && fields.next().is_none()
+    };
+    if let Some(length) = length.filter(|length| !is_plain(length)) {
         response.insert_header(CONTENT_LENGTH, length).map_err(|_| Malformed)?;
     }
     Ok(())
@@ -235,6 +255,32 @@ mod tests {
         for status in [101, 103, 204, 304] {
             let (head, _) = parsed(&format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n")).expect("it is whole");
             assert!(Body::of(&head, &Method::GET).is_done(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_frames_oddly_is_not_asked_again() {
+        #[track_caller]
+        fn check(start: &str, fields: &str, expected: bool) {
+            let (head, _) = parsed(&format!("{start}\r\n{fields}\r\n")).expect("it is whole");
+            assert_eq!(crate::upstream::headers::stays_open(&head), expected, "{start} {fields:?}");
+        }
+
+        let ok = "HTTP/1.1 200 OK";
+        check(ok, "Content-Length: 5\r\n", true);
+        check(ok, "Transfer-Encoding: chunked\r\n", true);
+        check(ok, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", false);
+        check("HTTP/1.0 200 OK", "Connection: keep-alive\r\nContent-Length: 5\r\n", true);
+        check("HTTP/1.0 200 OK", "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n", false);
+        check("HTTP/1.1 204 X", "", true);
+        check("HTTP/1.1 204 X", "Content-Length: 0\r\n", true);
+        check("HTTP/1.1 204 X", "Content-Length: 5\r\n", false);
+        check("HTTP/1.1 204 X", "Transfer-Encoding: chunked\r\n", false);
+        check("HTTP/1.1 304 X", "Content-Length: 5\r\n", true);
+        for status in [103, 204] {
+            let fields = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+            let (head, _) = parsed(&format!("HTTP/1.1 {status} X\r\n{fields}\r\n")).expect("it is whole");
+            assert!(!head.headers.contains_key(CONTENT_LENGTH) && !head.headers.contains_key(TRANSFER_ENCODING));
         }
     }
 
