@@ -29,6 +29,12 @@ pub enum ProxyError {
         /// The limit.
         bytes_max: usize,
     },
+    /// The target is longer than `limits.uri_bytes`.
+    #[error("the target of the request is longer than {bytes_max} bytes")]
+    UriTooLong {
+        /// The limit.
+        bytes_max: usize,
+    },
     /// The head has more fields than `limits.headers`.
     #[error("the request has more than {max} header fields")]
     TooManyFields {
@@ -97,6 +103,7 @@ impl ProxyError {
             Self::NoRoute { .. } => 404,
             Self::MethodNotAllowed => 405,
             Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::UriTooLong { .. } => 414,
             Self::DamagedHandshake { damage, .. } => damage.status(),
             Self::HeadTooLong { .. } | Self::TooManyFields { .. } => 431,
             Self::TooManyConnections | Self::TooManyOfClient { .. } => 503,
@@ -126,6 +133,7 @@ impl ProxyError {
             Self::NoHost => "no_host",
             Self::HeadTimeout => "head_timeout",
             Self::HeadTooLong { .. } => "head_too_long",
+            Self::UriTooLong { .. } => "uri_too_long",
             Self::TooManyFields { .. } => "too_many_fields",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyOfClient { .. } => "too_many_of_client",

@@ -139,7 +139,15 @@ impl Default for WebSocket {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head_bytes: 32 << 10, headers: 100, max_connections: None, per_client: None, streams: 100, resets: 200 }
+        Self {
+            head_bytes: 32 << 10,
+            uri_bytes: 8 << 10,
+            headers: 100,
+            max_connections: None,
+            per_client: None,
+            streams: 100,
+            resets: 200,
+        }
     }
 }
 

@@ -462,6 +462,8 @@ pub struct WebSocket {
 pub struct Limits {
     /// Bytes of request line and header fields together.
     pub head_bytes: usize,
+    /// Bytes of the request target.
+    pub uri_bytes: usize,
     /// Number of header fields.
     pub headers: usize,
     /// Connections of all clients together; `None`: as many as there are descriptors for.

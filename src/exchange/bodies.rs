@@ -135,6 +135,9 @@ async fn send_body(
             }
         };
         match timeout(patience, event).await {
+            Ok(Event::FromClient(Err(_))) if client.is_malformed() => {
+                return Err(Failure::Refuse(ProxyError::BodyMalformed));
+            }
             Ok(Event::FromClient(piece)) => {
                 is_sent = pass_to_server(up, piece, record)?;
             }

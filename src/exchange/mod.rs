@@ -22,6 +22,7 @@ mod overlap;
 pub mod parked;
 pub mod placement;
 mod response;
+mod scrutiny;
 mod up;
 
 use std::net::IpAddr;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{HOST, REFERER, SEC_WEBSOCKET_KEY, UPGRADE, USER_AGENT};
+use http::header::{HOST, REFERER, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Version};
 use pingora::ErrorType;
 use pingora::http::RequestHeader;
@@ -132,6 +133,9 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
         Ok(upstream) => upstream,
         Err(error) => return Box::pin(refuse(down, &error, record)).await,
     };
+    if let Some(wire) = wire(&down).filter(|_| down.req_header().headers.contains_key(TRANSFER_ENCODING)) {
+        wire.expect_chunks();
+    }
     record.routed(&upstream);
     let admitted = check_handshake(front, &upstream, down.req_header(), previous_hop)
         .and_then(|()| seat(front, down.req_header(), previous_hop, &mut record));
@@ -223,7 +227,9 @@ async fn fail(down: Box<ServerSession>, failure: Failure, mut record: Record) ->
 async fn read_head(front: &Front, down: &mut ServerSession) -> Result<bool, ProxyError> {
     let read = timeout(front.request_head, Box::pin(down.read_request())).await;
     let is_too_long = wire(down).is_some_and(|wire| wire.head_is_too_long());
+    let is_malformed = wire(down).is_some_and(|wire| wire.is_malformed());
     match read {
+        _ if is_malformed => Err(ProxyError::Malformed),
         _ if is_too_long => Err(ProxyError::HeadTooLong { bytes_max: front.limits.head_bytes }),
         Ok(Ok(read)) => Ok(read.is_some()),
         Ok(Err(error)) => match error.etype() {
@@ -267,12 +273,16 @@ fn check(front: &Front, head: &RequestHeader) -> Result<Arc<Upstream>, ProxyErro
     if head.headers.len() > front.limits.headers {
         return Err(ProxyError::TooManyFields { max: front.limits.headers });
     }
+    if head.raw_path().len() > front.limits.uri_bytes {
+        return Err(ProxyError::UriTooLong { bytes_max: front.limits.uri_bytes });
+    }
     if head.method == Method::CONNECT {
         return Err(ProxyError::MethodNotAllowed);
     }
     if head.version == Version::HTTP_11 && !head.headers.contains_key(HOST) {
         return Err(ProxyError::NoHost); // RFC 9112, section 3.2.
     }
+    scrutiny::scrutinize(head).map_err(|_| ProxyError::Malformed)?;
     let host = route::host(head);
     let route = route::find(&front.routes, &host, head.uri.path()).map(|route| &front.routes[route]);
     route.map(|route| front.upstreams[route.upstream].clone()).ok_or(ProxyError::NoRoute { host })

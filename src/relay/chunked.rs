@@ -104,6 +104,29 @@ impl Decoder {
         Ok((data, at))
     }
 
+    /// How many of `bytes` are of the message: all, or those up to its end. Leaves them as they are.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the bytes cannot be chunked framing.
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_done() {
+            let State::Data { left } = self.state else {
+                self.framing(bytes[at])?;
+                at += 1;
+                continue;
+            };
+            let here = bytes.len() - at;
+            let taken = usize::try_from(left).map_or(here, |left| left.min(here));
+            at += taken;
+            self.state = match left - taken as u64 {
+                0 => State::DataEnd,
+                left => State::Data { left },
+            };
+        }
+        Ok(at)
+    }
+
     /// One byte that is not data.
     fn framing(&mut self, byte: u8) -> Result<(), Malformed> {
         self.state = match (self.state, byte) {
@@ -259,6 +282,22 @@ mod tests {
     }
 
     proptest! {
+        /// Who follows comes to the same end as who decodes, or to the same refusal.
+        #[test]
+        fn following_is_decoding(bytes in "([0-3;x]{0,2}\r?\n){0,4}0?\r?\n?\r?\n?[a-z]{0,4}", split in 0..8_usize) {
+            let bytes = bytes.into_bytes();
+            let (mut decoder, mut follower) = (Decoder::default(), Decoder::default());
+            for piece in [&bytes[..split.min(bytes.len())], &bytes[split.min(bytes.len())..]] {
+                let decoded = decoder.decode_all(&mut piece.to_vec()).map(|(_, length)| length);
+                let followed = follower.follow(piece);
+                prop_assert_eq!(decoded, followed);
+                if followed.is_err() {
+                    break;
+                }
+                prop_assert_eq!(decoder, follower);
+            }
+        }
+
         #[test]
         fn any_split_gives_back_the_data(
             chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6),

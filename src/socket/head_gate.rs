@@ -2,6 +2,9 @@
 //!
 //! It must find the very byte at which `httparse` stops: a head begins behind any empty lines,
 //! ends with the first empty line after that, and a line ends with LF or CRLF.
+//!
+//! The first line is looked at on the way: behind the gate Pingora mends what is no request line, and
+//! makes of white space in a target what no other hop makes of it.
 
 use std::io;
 
@@ -20,6 +23,10 @@ enum State {
     Open,
     /// Before the head: empty lines.
     Before,
+    /// In the first line, behind so many spaces.
+    Start { spaces: u8 },
+    /// Behind the CR that must end it.
+    StartEnd,
     /// In a line.
     Line,
     /// Behind the LF of a line.
@@ -28,6 +35,8 @@ enum State {
     MaybeEmpty,
     /// The head was longer than allowed.
     TooLong,
+    /// The first line is not a method, a target and a version with one space between them.
+    Malformed,
 }
 
 impl HeadGate {
@@ -36,14 +45,23 @@ impl HeadGate {
         Self { state: State::Before, bytes_left: bytes_max }
     }
 
+    /// The gate behind which nothing good can come.
+    pub(super) fn malformed() -> Self {
+        Self { state: State::Malformed, bytes_left: 0 }
+    }
+
     pub(super) fn is_too_long(&self) -> bool {
         self.state == State::TooLong
+    }
+
+    pub(super) fn is_malformed(&self) -> bool {
+        self.state == State::Malformed
     }
 
     /// How many of `bytes` may pass: all, or those up to the end of the head.
     ///
     /// # Errors
-    /// When the head is longer than allowed.
+    /// When the head is longer than allowed, or begins with no request line.
     pub(super) fn pass(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.state == State::Open {
             return Ok(bytes.len());
@@ -62,6 +80,9 @@ impl HeadGate {
             }
             self.spend(1)?;
             let is_end = self.step(bytes[at]);
+            if self.is_malformed() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the head begins with no request line"));
+            }
             at += 1;
             if is_end {
                 return Ok(at);
@@ -74,13 +95,21 @@ impl HeadGate {
     fn step(&mut self, byte: u8) -> bool {
         self.state = match (self.state, byte) {
             (State::Before, b'\r' | b'\n') => State::Before,
+            (State::Before, 0..=b' ' | 0x7F) => State::Malformed,
+            (State::Before, _) => State::Start { spaces: 0 },
+            (State::Start { spaces: SPACES }, b'\r') => State::StartEnd,
+            (State::Start { spaces: SPACES } | State::StartEnd, b'\n') => State::LineEnd,
+            (State::Start { spaces: spaces @ ..SPACES }, b' ') => State::Start { spaces: spaces + 1 },
+            (State::StartEnd, _) | (State::Start { .. }, 0..=b' ' | 0x7F) => State::Malformed,
+            // A fragment is nobody's business but the client's, and not every hop cuts it off.
+            (State::Start { spaces: 1 }, b'#') => State::Malformed,
             (State::Line, b'\n') => State::LineEnd,
             (State::LineEnd, b'\r') => State::MaybeEmpty,
             (State::LineEnd | State::MaybeEmpty, b'\n') => {
                 self.state = State::Open;
                 return true;
             }
-            (State::Before | State::LineEnd | State::MaybeEmpty, _) => State::Line,
+            (State::LineEnd | State::MaybeEmpty, _) => State::Line,
             (state, _) => state,
         };
         false
@@ -99,6 +128,9 @@ impl HeadGate {
         }
     }
 }
+
+/// Between a method, a target and a version.
+const SPACES: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -135,6 +167,33 @@ mod tests {
         let mut gate = HeadGate::new(head.len() - 1);
         assert!(gate.pass(head.as_bytes()).is_err());
         assert!(gate.is_too_long());
+    }
+
+    #[test]
+    fn a_head_begins_with_a_request_line() {
+        for (line, expected) in [
+            ("GET / HTTP/1.1\r\n", true),
+            ("GET / HTTP/1.1\n", true),
+            ("\r\nGET /\u{e9} HTTP/1.1\r\n", true),
+            ("GET /\r\n", false),
+            ("GET\r\n", false),
+            (" GET / HTTP/1.1\r\n", false),
+            ("GET  / HTTP/1.1\r\n", false),
+            ("GET /a b HTTP/1.1\r\n", false),
+            ("GET /a\tb HTTP/1.1\r\n", false),
+            ("GET\t/ HTTP/1.1\r\n", false),
+            ("GET /a\0 HTTP/1.1\r\n", false),
+            ("GET /a\x7F HTTP/1.1\r\n", false),
+            ("GET /a#b HTTP/1.1\r\n", false),
+            ("M#N / HTTP/1.1\r\n", true),
+            ("GET / HTTP/1.1 \r\n", false),
+            ("GET / HTTP/1.1\rX: y\r\n", false),
+            ("GET / HTTP/1.1\r\r\n", false),
+        ] {
+            let mut gate = HeadGate::new(1000);
+            let passed = gate.pass(line.as_bytes()).is_ok();
+            assert_eq!((passed, gate.is_malformed()), (expected, !expected), "{line:?}");
+        }
     }
 
     proptest! {

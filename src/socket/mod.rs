@@ -37,6 +37,7 @@ use head_gate::HeadGate;
 pub use transport::{Transport, keepalive};
 
 use crate::proxy_protocol::Ends;
+use crate::relay::chunked::Decoder;
 
 /// Most bytes that are read ahead at once.
 const READ_AHEAD_MAX: usize = 32 * 1024;
@@ -61,9 +62,26 @@ struct Waiting {
     unsent: Vec<u8>,
     /// Open but while a head is read.
     gate: HeadGate,
+    /// While a body in chunks is read: how far it has passed. Few have one, so it is boxed.
+    chunks: Option<Box<Decoder>>,
     /// The connection that this one passes on, as a PROXY header names it: of a client the one that
     /// came with it, of a server the one that was sent. Few have it, so it is boxed.
     passed_on: Option<Box<Ends>>,
+}
+
+impl Waiting {
+    /// How many of `bytes` a session may have: no more than the head or the body that it reads.
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(chunks) = &mut self.chunks else { return self.gate.pass(bytes) };
+        let passed = chunks.follow(bytes);
+        if passed.is_err() {
+            self.gate = HeadGate::malformed();
+        }
+        if passed.is_err() || chunks.is_done() {
+            self.chunks = None;
+        }
+        passed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
 }
 
 impl Wire {
@@ -80,9 +98,20 @@ impl Wire {
         self.waiting().gate = HeadGate::new(bytes_max);
     }
 
+    /// The next bytes are a body in chunks, and a session gets no more than that. Pingora takes a chunk
+    /// without a size for the last one; here it is none.
+    pub fn expect_chunks(&self) {
+        self.waiting().chunks = Some(Box::default());
+    }
+
     /// Whether the head was longer than allowed; reading it then failed.
     pub fn head_is_too_long(&self) -> bool {
         self.waiting().gate.is_too_long()
+    }
+
+    /// Whether the head or the chunks that were expected were none; reading them then failed.
+    pub fn is_malformed(&self) -> bool {
+        self.waiting().gate.is_malformed()
     }
 
     /// Whether bytes wait to be sent.
@@ -339,13 +368,13 @@ impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut waiting = self.0.waiting();
         if !waiting.unread.is_empty() {
-            let Waiting { unread, gate, .. } = &mut *waiting;
+            let mut unread = std::mem::take(&mut waiting.unread);
             let fits = unread.len().min(buf.remaining());
-            let passed = gate.pass(&unread[..fits])?;
+            let passed = waiting.pass(&unread[..fits])?;
             buf.put_slice(&unread[..passed]);
-            unread.drain(..passed);
-            if unread.is_empty() {
-                *unread = Vec::new(); // An idle connection holds no buffer.
+            if passed < unread.len() {
+                unread.drain(..passed);
+                waiting.unread = unread; // An idle connection holds no buffer.
             }
             return Poll::Ready(Ok(()));
         }
@@ -353,7 +382,7 @@ impl AsyncRead for Socket {
         let before = buf.filled().len();
         ready!(self.poll_transport(cx, buf))?;
         let mut waiting = self.0.waiting();
-        let passed = waiting.gate.pass(&buf.filled()[before..])?;
+        let passed = waiting.pass(&buf.filled()[before..])?;
         waiting.unread.extend_from_slice(&buf.filled()[before + passed..]);
         buf.set_filled(before + passed);
         Poll::Ready(Ok(()))

@@ -6,7 +6,9 @@
 
 use std::net::IpAddr;
 
-use http::header::{ACCEPT_ENCODING, CONNECTION, COOKIE, HOST, TE, TRAILER, UPGRADE};
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderName, Method};
 use pingora::http::RequestHeader;
 
@@ -57,7 +59,7 @@ pub fn head(request: &RequestHeader, hop: PreviousHop, authority: &str, changes:
     let named: Vec<HeaderName> = named(&request.headers).collect();
     for (name, (spelling, value)) in request.headers.iter().map(|(name, _)| name).zip(request.case_header_iter()) {
         let (spelling, value) = (spelling.as_slice(), value.as_bytes());
-        if ends_here(name) || is_replaced(name, hop) || named.contains(name) {
+        if ends_here(name) || is_replaced(name, hop) || named.contains(name) || is_look_alike(name) {
             continue;
         }
         match changes {
@@ -65,9 +67,12 @@ pub fn head(request: &RequestHeader, hop: PreviousHop, authority: &str, changes:
             Changes { drops_cookie: Some(cookie), .. } if *name == COOKIE => {
                 without_cookie(&mut head, spelling, value, cookie);
             }
+            // However often they were said, and however they were spelled: once, and plainly.
+            _ if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING => {}
             _ => field(&mut head, spelling, value),
         }
     }
+    frame(&mut head, request);
     if let Some(protocol) = upgrade_of(request) {
         field(&mut head, b"Connection", b"Upgrade");
         field(&mut head, b"Upgrade", protocol.as_bytes());
@@ -103,6 +108,19 @@ fn start(head: &mut Vec<u8>, request: &RequestHeader, query: Option<&str>) -> Op
     Some(())
 }
 
+/// How long the body is, or that it comes in chunks. Every length that was announced is the same: it
+/// was checked before.
+fn frame(head: &mut Vec<u8>, request: &RequestHeader) {
+    if request.headers.contains_key(TRANSFER_ENCODING) {
+        return field(head, b"Transfer-Encoding", b"chunked");
+    }
+    if let Some(lengths) = request.headers.get(CONTENT_LENGTH) {
+        let length = lengths.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        let zeros = length.iter().take_while(|digit| **digit == b'0').count().min(length.len().saturating_sub(1));
+        field(head, b"Content-Length", &length[zeros..]);
+    }
+}
+
 /// Whether a field is between the client and us. `Transfer-Encoding` is as well, but says how the
 /// body is framed, which stays as it is.
 fn ends_here(name: &HeaderName) -> bool {
@@ -112,6 +130,15 @@ fn ends_here(name: &HeaderName) -> bool {
 /// Whether a field is written anew: strangers have nothing to say of hops before them.
 fn is_replaced(name: &HeaderName, hop: PreviousHop) -> bool {
     *name == X_FORWARDED_FOR || (!hop.is_trusted && [X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED].contains(name))
+}
+
+/// Whether a field would be one of those that only we write, or that frame the message, to a server
+/// that takes `_` for `-`, as all do that have inherited from CGI (RFC 3875, section 4.1.18).
+fn is_look_alike(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let ours = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &CONTENT_LENGTH, &TRANSFER_ENCODING];
+    let is = |ours: &HeaderName| name.replace('_', "-") == ours.as_str();
+    name.contains('_') && ours.into_iter().any(is)
 }
 
 /// Names the hop before us, behind those that it has named if it is trusted.
@@ -243,6 +270,42 @@ mod tests {
             ],
         );
         check(STRANGER, &[], &["host: 10.0.0.1:3000", "x-forwarded-for: 203.0.113.9", "x-forwarded-proto: http"]);
+    }
+
+    #[test]
+    fn a_body_is_framed_once_and_plainly() {
+        #[track_caller]
+        fn check(fields: &[(&str, &str)], expected: &[&str]) {
+            let sent = sent(&request("/", fields), STRANGER, Changes::default());
+            let framing: Vec<&str> =
+                sent.lines().filter(|line| !line.starts_with("X-F") && line.contains(':')).collect();
+            assert_eq!(framing, expected, "{fields:?}");
+        }
+
+        let host = ("Host", "a");
+        check(&[host, ("content-length", "5")], &["Host: a", "Content-Length: 5"]);
+        check(&[host, ("Content-Length", "5"), ("Content-Length", "05")], &["Host: a", "Content-Length: 5"]);
+        check(&[host, ("Content-Length", "05, 5")], &["Host: a", "Content-Length: 5"]);
+        check(&[host, ("Content-Length", "000")], &["Host: a", "Content-Length: 0"]);
+        check(&[host, ("Transfer-Encoding", "CHUNKED")], &["Host: a", "Transfer-Encoding: chunked"]);
+        let both = [host, ("Content-Length", "5"), ("Transfer-Encoding", "chunked")];
+        check(&both, &["Host: a", "Transfer-Encoding: chunked"]);
+    }
+
+    #[test]
+    fn look_alikes_of_our_fields_go_no_further() {
+        let look_alikes = [
+            ("Host", "a"),
+            ("X_Forwarded_For", "1"),
+            ("x-forwarded_proto", "2"),
+            ("Content_Length", "3"),
+            ("Transfer_Encoding", "4"),
+            ("X_Forwarded_Forth", "5"),
+            ("My_Field", "6"),
+        ];
+        let sent = sent(&request("/", &look_alikes), TRUSTED, Changes::default());
+        let with_underscore: Vec<&str> = sent.lines().filter(|line| line.contains('_')).collect();
+        assert_eq!(with_underscore, ["X_Forwarded_Forth: 5", "My_Field: 6"]);
     }
 
     #[test]

@@ -18,6 +18,10 @@ mod connections;
 mod failures;
 // Clients that break the rules: no HTTP, smuggling, endless heads.
 mod hostile;
+// Every odd request there is: one that all hops read alike comes out, or none.
+mod hardening_requests;
+// Every odd response there is: what its client and the next one get.
+mod hardening_responses;
 // Upgraded connections: nothing lost at the switch, half-closed, slow, idle, cut.
 mod websocket;
 // WebSocket handshakes that a hop has damaged, and what is no such.

@@ -115,6 +115,11 @@ fn limits(root: &mut Fields<'_>) -> Limits {
     {
         limits.head_bytes = bytes;
     }
+    if let Some(item) = fields.optional("uri_bytes")
+        && let Some(bytes) = item.size(256..=256 << 10)
+    {
+        limits.uri_bytes = bytes;
+    }
     if let Some(item) = fields.optional("headers")
         && let Some(number) = item.number(1..=256, "write a number from 1 to 256")
     {

@@ -320,7 +320,8 @@ fn every_word_for_balance_has_its_meaning() {
 #[test]
 fn the_rest_of_the_file_is_read() {
     let config = smallest_and(
-        "limits: { head_bytes: 4096B, headers: 256, max_connections: 50000, per_client: none, streams: 7, resets: 9 }
+        "limits: { head_bytes: 4096B, uri_bytes: 1KiB, headers: 256, max_connections: 50000, per_client: none,
+          streams: 7, resets: 9 }
 tcp_keepalive: { time: 2m, interval: 1000ms, probes: 9 }
 admin: { bind: \"[::1]:0\" }
 access_log: { path: /var/log/steadfast.log, format: combined }
@@ -329,6 +330,7 @@ threads: 3",
     );
     assert_eq!(config.limits.head_bytes, 4096);
     assert_eq!(config.limits.headers, 256);
+    assert_eq!(config.limits.uri_bytes, 1024);
     assert_eq!((config.limits.max_connections, config.limits.per_client), (Some(50_000), None));
     let seconds = Duration::from_secs;
     assert_eq!(config.tcp_keepalive, TcpKeepalive { time: seconds(120), interval: seconds(1), probes: 9 });

@@ -18,6 +18,7 @@ fn limits_have_ranges() {
     check("{ head_bytes: 32k }", r#".head_bytes: "32k" leaves open whether 1000 or 1024 is meant; write 32KiB"#);
     check("{ head_bytes: 1MiB }", r#".head_bytes: "1MiB" is out of range; write 1KiB to 256KiB"#);
     check("{ head_bytes: 512B }", r#".head_bytes: "512B" is out of range; write 1KiB to 256KiB"#);
+    check("{ uri_bytes: 1B }", r#".uri_bytes: "1B" is out of range; write 256B to 256KiB"#);
     check("{ headers: 0 }", ".headers: 0 is out of range; write a number from 1 to 256");
     check("{ headers: 1000 }", ".headers: 1000 is out of range; write a number from 1 to 256");
     check("{ headers: many }", r#".headers: "many" is text; write a number from 1 to 256"#);
@@ -46,7 +47,7 @@ fn limits_have_ranges() {
     check("{ streams: none }", ".streams: \"none\" is text; write a number from 1 to 10000");
     check(
         "{ max_connection: 1 }",
-        r#".max_connection: unknown key; did you mean "max_connections"? (known here: head_bytes, headers, max_connections, per_client, streams, resets)"#,
+        r#".max_connection: unknown key; did you mean "max_connections"? (known here: head_bytes, uri_bytes, headers, max_connections, per_client, streams, resets)"#,
     );
 }
 
