@@ -50,6 +50,9 @@ pub enum ProxyError {
         /// The limit.
         max: usize,
     },
+    /// More come to stay than `limits.handshakes_per_second` of the upstream lets through, and wait.
+    #[error("too many come at once; come again later")]
+    TooManyAtOnce,
     /// A method that makes no sense here: CONNECT.
     #[error("the method is not allowed")]
     MethodNotAllowed,
@@ -106,7 +109,7 @@ impl ProxyError {
             Self::UriTooLong { .. } => 414,
             Self::DamagedHandshake { damage, .. } => damage.status(),
             Self::HeadTooLong { .. } | Self::TooManyFields { .. } => 431,
-            Self::TooManyConnections | Self::TooManyOfClient { .. } => 503,
+            Self::TooManyConnections | Self::TooManyOfClient { .. } | Self::TooManyAtOnce => 503,
             Self::NoServer { .. } | Self::NoResponse { .. } => 502,
             Self::ResponseTimeout { .. } => 504,
         }
@@ -114,7 +117,7 @@ impl ProxyError {
 
     /// Whether the same request may be served soon.
     pub fn is_for_now(&self) -> bool {
-        matches!(self, Self::TooManyConnections | Self::TooManyOfClient { .. })
+        matches!(self, Self::TooManyConnections | Self::TooManyOfClient { .. } | Self::TooManyAtOnce)
     }
 
     /// What else the head of the answer says. The connection is closed behind it.
@@ -137,6 +140,7 @@ impl ProxyError {
             Self::TooManyFields { .. } => "too_many_fields",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyOfClient { .. } => "too_many_of_client",
+            Self::TooManyAtOnce => "too_many_at_once",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::DamagedHandshake { .. } => "damaged_handshake",
             Self::NoRoute { .. } => "no_route",

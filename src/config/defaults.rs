@@ -10,7 +10,7 @@ use crate::affinity::forwarded::X_FORWARDED_FOR;
 
 use super::{
     AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Find, Hash, Ipv6Prefix, Keyless, Learn,
-    Limits, LogFormat, LogPath, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, TcpKeepalive,
+    Limits, LogFormat, LogPath, Pacing, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, TcpKeepalive,
     Timeouts, TrustedProxies, WebSocket,
 };
 
@@ -135,6 +135,12 @@ impl Default for WebSocket {
     fn default() -> Self {
         Self { ping: None, pong_timeout: Duration::from_secs(10) }
     }
+}
+
+impl Pacing {
+    /// How long somebody waits for their turn where the file does not say: nobody minds, and a storm
+    /// of reconnects is over or needs more than patience.
+    pub(super) const QUEUE: Duration = Duration::from_secs(1);
 }
 
 impl Default for Limits {

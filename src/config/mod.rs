@@ -173,6 +173,8 @@ pub struct Upstream {
     pub sse: Sse,
     /// What is done for WebSockets.
     pub websocket: WebSocket,
+    /// How fast it takes those who come to stay; `None`: as fast as they come.
+    pub pacing: Option<Pacing>,
     /// How connections to its servers begin: with a PROXY header of this version, or `None`.
     pub send_proxy_protocol: Option<Version>,
     /// How connections to its servers are encrypted; `None`: not at all.
@@ -188,6 +190,15 @@ pub struct UpstreamTls {
     pub is_verified: bool,
     /// What they are shown if they ask for it.
     pub certificate: Option<Certificate>,
+}
+
+/// How fast an upstream takes those who come to stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pacing {
+    /// How many each second; 1 to 1,000,000.
+    pub per_second: u32,
+    /// How long one of them waits for its turn; up to a minute, zero for not at all.
+    pub queue: Duration,
 }
 
 /// One server of an upstream.

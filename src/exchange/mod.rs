@@ -56,7 +56,7 @@ use crate::upstream::{Pool, Upstream, connect, headers};
 
 use bodies::Passed;
 use early::Early;
-use ends::{keep, part, refuse};
+use ends::{keep, leaving, part, refuse};
 use parked::{Parked, Waiting, Woken};
 use placement::Placement;
 use up::Up;
@@ -329,6 +329,9 @@ async fn serve(
 ) -> Result<Served, Failure> {
     let place = Placement::of(front, upstream, down.req_header(), previous_hop).await;
     record.named_by(place.source);
+    if comes_to_stay(down.req_header()) {
+        wait_for_turn(down, upstream).await?;
+    }
     let client = passed_on(front, down, upstream, previous_hop)?;
     let mut may_use_pool = true;
     loop {
@@ -348,6 +351,29 @@ async fn serve(
             Err(Failure::Stale) => return Err(no_response(upstream)),
             Err(failure) => return Err(failure),
         }
+    }
+}
+
+/// Whether a request begins what stays, so that an upstream may take it in its own time: a WebSocket or
+/// another upgrade, an event stream and nothing else, or an Engine.IO session by polling, which costs
+/// its server as much as a WebSocket does. The polls of a session that there is wait for nobody.
+fn comes_to_stay(head: &RequestHeader) -> bool {
+    let opens_engine_io = |query: &str| {
+        let has = |key: &str| query.split('&').any(|pair| pair.starts_with(key));
+        has("EIO=") && !has("sid=")
+    };
+    headers::upgrade_of(head).is_some()
+        || headers::accepts_only_event_stream(&head.headers)
+        || head.uri.query().is_some_and(opens_engine_io)
+}
+
+/// Waits until the upstream takes one more, as long as the client does.
+async fn wait_for_turn(down: &ServerSession, upstream: &Upstream) -> Result<(), Failure> {
+    let client = wire(down).ok_or(Failure::End(EndReason::ClientError))?;
+    tokio::select! {
+        biased;
+        turn = upstream.turn() => turn.map_err(|_| Failure::Refuse(ProxyError::TooManyAtOnce)),
+        reason = leaving(client) => Err(Failure::End(reason)),
     }
 }
 

@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::said::Sayings;
 use crate::config::Tls;
+use crate::observe::Sayings;
 use crate::observe::metrics::Metrics;
 use crate::socket::{Agreed, Encrypted, HandshakeError, Parts, Socket, Transport};
 use crate::tls::front::{self, Refusal, Shown, Version};

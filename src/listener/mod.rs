@@ -7,7 +7,6 @@
 //! to hop as it does through `X-Forwarded-For`, and ends at the first that is a stranger.
 
 mod encryption;
-mod said;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,9 +22,9 @@ use crate::observe::metrics::Metrics;
 use crate::proxy_protocol::{self, Broken, Start};
 use crate::socket::{Socket, Wire};
 
+use crate::observe::Sayings;
 use encryption::Encryption;
 pub use encryption::TlsError;
-use said::Sayings;
 
 /// A listener, as connections come in.
 #[derive(Debug)]

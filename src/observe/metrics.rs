@@ -18,6 +18,7 @@ use crate::listener::Refusal;
 use crate::relay::websocket::Counts;
 use crate::relay::{EndReason, Kind, Untouched};
 use crate::tls;
+use crate::upstream::pace::Passage;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub struct Metrics {
     tls_handshakes: IntCounterVec,
     tls_refused: IntCounterVec,
     damaged_handshakes: IntCounterVec,
+    paced: IntCounterVec,
     /// The hops that have a label: the first ones.
     hops: Mutex<Vec<IpAddr>>,
     sessions: IntGauge,
@@ -67,6 +69,9 @@ const STATUS: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Where things go, as label values: to the server, and to the client.
 const DIRECTIONS: [&str; 2] = ["up", "down"];
+
+/// What became of those who came to stay where there is a pace, as label values.
+const PACED: [&str; 3] = ["at_once", "waited", "refused"];
 
 /// The codes of Closes, as label values. Those that the standard names have one each.
 const CLOSE_CODES: [&str; 20] = [
@@ -104,6 +109,12 @@ impl Metrics {
                 "steadfast_requests_total",
                 "Requests answered, by upstream (empty when none was found) and class of status.",
                 &["upstream", "status"],
+            ),
+            paced: counters(
+                "steadfast_paced_handshakes_total",
+                "WebSockets, event streams and Engine.IO sessions that came to an upstream with a limit per second, by \
+                 outcome: at_once, waited, refused.",
+                &["upstream", "outcome"],
             ),
             bytes: counters(
                 "steadfast_bytes_total",
@@ -321,6 +332,7 @@ impl Metrics {
             closes: Default::default(),
             closes_of_all: self.closes.clone(),
             opaque: self.opaque.with_label_values(&[name]),
+            paced: PACED.map(|outcome| self.paced.with_label_values(&[name, outcome])),
             lost_sessions: self.lost_sessions.with_label_values(&[name]),
             findings: Finding::ALL.map(|finding| self.findings.with_label_values(&[name, finding.label()])),
             ends: Default::default(),
@@ -398,6 +410,7 @@ pub struct UpstreamMetrics {
     closes: [OnceLock<IntCounter>; CLOSE_CODES.len()],
     closes_of_all: IntCounterVec,
     opaque: IntCounter,
+    paced: [IntCounter; PACED.len()],
     /// Requests of sessions whose server is no longer among the upstream's, or in maint.
     pub lost_sessions: IntCounter,
     findings: [IntGauge; Finding::ALL.len()],
@@ -412,6 +425,16 @@ impl UpstreamMetrics {
         if let Some(counter) = (status / 100).checked_sub(1).and_then(|class| self.requests.get(usize::from(class))) {
             counter.inc();
         }
+    }
+
+    /// One more that came to stay was let through so, or not at all.
+    pub fn paced(&self, passage: Option<Passage>) {
+        let outcome = match passage {
+            Some(Passage::AtOnce) => 0,
+            Some(Passage::Waited) => 1,
+            None => 2,
+        };
+        self.paced[outcome].inc();
     }
 
     /// So many more bytes went to a server and to a client.

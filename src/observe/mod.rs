@@ -3,5 +3,7 @@
 pub mod access_log;
 pub mod metrics;
 mod record;
+mod said;
 
 pub use record::{Asked, Observer, Record};
+pub use said::Sayings;

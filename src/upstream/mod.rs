@@ -2,16 +2,19 @@
 
 pub mod connect;
 pub mod headers;
+pub mod pace;
 mod pool;
 pub mod request;
 
 use std::io;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 
 pub use pool::Pool;
+
+use pace::{Pace, TooMany};
 
 use crate::affinity::doctor::{self, Doctor, News, Patient};
 use crate::affinity::learned::ServerName;
@@ -19,6 +22,7 @@ use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
 use crate::config::{self, AffinitySource, Config, Sse, State, StickyCookie, TcpKeepalive, Timeouts, WebSocket};
 use crate::handshake::Damage;
+use crate::observe::Sayings;
 use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
 use crate::proxy_protocol::Version;
 use crate::relay::Kind;
@@ -39,6 +43,10 @@ pub struct Upstream {
     pub sse: Sse,
     /// What is done for WebSockets.
     pub websocket: WebSocket,
+    /// How fast it takes those who come to stay, if that is limited.
+    pace: Option<Pace>,
+    /// What the log has said of those for whom that was not fast enough.
+    said_too_many: Sayings<1>,
     /// How its servers are told whose connection is passed on; `None`: not at all.
     pub send_proxy_protocol: Option<Version>,
     /// How TCP finds out that a silent peer of a relay is gone.
@@ -109,6 +117,8 @@ impl Upstream {
             timeouts: config.timeouts,
             sse: config.sse.clone(),
             websocket: config.websocket,
+            pace: config.pacing.map(Pace::new),
+            said_too_many: Sayings::default(),
             send_proxy_protocol: config.send_proxy_protocol,
             tcp_keepalive,
             tls: config.tls.as_ref().map(|tls| tls.back.clone()),
@@ -132,6 +142,26 @@ impl Upstream {
             None => Chance { turn: self.keyless.fetch_add(1, Ordering::Relaxed), dice: fastrand::u64(..) },
         };
         self.balancer.order(key, |server| self.servers[server].candidate(), chance)
+    }
+
+    /// Waits for the turn of somebody who comes to stay, if they have to.
+    ///
+    /// # Errors
+    /// When it would take too long.
+    pub async fn turn(&self) -> Result<(), TooMany> {
+        let Some(pace) = &self.pace else { return Ok(()) };
+        let passage = Box::pin(pace.token()).await;
+        self.metrics.paced(passage.ok());
+        if passage.is_err() {
+            self.said_too_many.say(0, |more| {
+                let name = &self.name;
+                tracing::warn!(
+                    "upstream {name}: more clients come to stay than limits.handshakes_per_second lets through; \
+                     told one to come later{more}"
+                );
+            });
+        }
+        passage.map(drop)
     }
 
     /// The server that `tag` stands for, while it is one of these and keeps sessions.

@@ -100,6 +100,8 @@ mod seeing;
 // How many connections clients may have, what those hear for whom there is no room, and that every
 // count returns to zero.
 mod limits;
+// How fast an upstream takes those who come to stay, and what those hear who are too many.
+mod pacing;
 // SIGTERM, and what becomes of everything that is open.
 mod stopping;
 // The command line and its exit codes.

@@ -9,7 +9,7 @@ use super::{DAY, affinity, balance, tls};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::{
-    AcceptEncoding, AffinitySource, Balance, Listener, Server, Sse, State, Timeouts, TrustedProxies, Upstream,
+    AcceptEncoding, AffinitySource, Balance, Listener, Pacing, Server, Sse, State, Timeouts, TrustedProxies, Upstream,
     WebSocket,
 };
 use crate::proxy_protocol::Version;
@@ -61,6 +61,7 @@ fn upstream(
         timeouts: Timeouts::default(),
         sse: Sse::default(),
         websocket: WebSocket::default(),
+        pacing: None,
         send_proxy_protocol: None,
         tls: None,
     };
@@ -71,6 +72,7 @@ fn upstream(
         upstream.timeouts = timeouts(&mut fields);
         upstream.sse = sse(&mut fields, &upstream.timeouts);
         upstream.websocket = websocket(&mut fields);
+        upstream.pacing = limits(&mut fields);
         upstream.send_proxy_protocol = send_proxy_protocol(&mut fields);
         upstream.tls = tls::of_upstream(&mut fields);
         fields.finish(PLANNED);
@@ -78,7 +80,7 @@ fn upstream(
     upstream
 }
 
-const PLANNED: &[&str] = &["health_check", "max_fails", "fail_timeout", "slow_start", "drain", "rebalance", "limits"];
+const PLANNED: &[&str] = &["health_check", "max_fails", "fail_timeout", "slow_start", "drain", "rebalance"];
 
 /// Names are labels of metrics and fields of logs.
 fn checked_name(text: &str) -> Result<&str, String> {
@@ -300,6 +302,29 @@ fn send_proxy_protocol(upstream: &mut Fields<'_>) -> Option<Version> {
     let item = upstream.optional("send_proxy_protocol")?;
     if item.is_off() { None } else { item.one_of("version", WORDS)? }
 }
+
+fn limits(upstream: &mut Fields<'_>) -> Option<Pacing> {
+    let right = "write a mapping such as { handshakes_per_second: 500, queue: 1s }";
+    let mut fields = upstream.optional("limits")?.fields(right)?;
+    let right = "write none or a number from 1 to 1000000";
+    let per_second = fields.optional("handshakes_per_second").filter(|item| item.as_text() != Some("none"));
+    let per_second = per_second.and_then(|item| item.number(1..=HANDSHAKES_MAX, right));
+    let queue = fields.optional("queue").map(|item| (item.duration(Duration::ZERO..=QUEUE_MAX), item));
+    if let Some((Some(_), item)) = &queue
+        && !fields.has("handshakes_per_second")
+    {
+        item.complain("nobody waits, because there is no handshakes_per_second beside it; write one, or remove this");
+    }
+    fields.finish(&[]);
+    let queue = queue.and_then(|(queue, _)| queue).unwrap_or(Pacing::QUEUE);
+    per_second.map(|per_second| Pacing { per_second, queue })
+}
+
+/// More than any upstream takes.
+const HANDSHAKES_MAX: u32 = 1_000_000;
+
+/// Who has waited longer has gone.
+const QUEUE_MAX: Duration = Duration::from_secs(60);
 
 /// More often is no keepalive but a load.
 const PING_LEAST: Duration = Duration::from_secs(1);

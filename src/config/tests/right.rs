@@ -90,6 +90,23 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
 }
 
 #[test]
+fn an_upstream_has_a_pace_if_it_says_one() {
+    #[track_caller]
+    fn check(written: &str, expected: Option<(u32, u64)>) {
+        let config = config(&SMALLEST.replace(":3000\"] }", &format!(":3000\"], limits: {written} }}")));
+        let pacing = config.upstreams[0].pacing.map(|it| (it.per_second, it.queue.as_millis() as u64));
+        assert_eq!(pacing, expected, "limits: {written}");
+    }
+
+    check("{}", None);
+    check("{ handshakes_per_second: none }", None);
+    check("{ handshakes_per_second: none, queue: 1s }", None);
+    check("{ handshakes_per_second: 500 }", Some((500, 1000)));
+    check("{ handshakes_per_second: 1, queue: 0s }", Some((1, 0)));
+    check("{ handshakes_per_second: 1000000, queue: 1m }", Some((1_000_000, 60_000)));
+}
+
+#[test]
 fn servers_are_told_of_clients_in_a_version() {
     #[track_caller]
     fn check(written: &str, expected: Option<Version>) {
@@ -507,12 +524,23 @@ fn the_examples_in_the_reference_are_right() {
     }
     for block in blocks {
         let block = &block.replace("/etc/steadfast", &folder.path().display().to_string());
-        let key = block.split(':').next().unwrap();
+        let key = match block.split(':').next().unwrap() {
+            "limits" if block.contains("handshakes") => "limits of an upstream",
+            key => key,
+        };
         let listeners = "listeners: [{ bind: \"0.0.0.0:8080\" }]\n";
         match key {
             "listeners" => config(&format!("{block}{}", &SMALLEST[listeners.len()..])),
             "routes" => config(&format!("{listeners}{upstreams}{block}")),
-            "servers" | "affinity" | "balance" | "timeouts" | "sse" | "websocket" | "send_proxy_protocol" | "tls" => {
+            "servers"
+            | "affinity"
+            | "balance"
+            | "timeouts"
+            | "sse"
+            | "websocket"
+            | "limits of an upstream"
+            | "send_proxy_protocol"
+            | "tls" => {
                 let servers = match key {
                     "servers" => "",
                     _ => "    servers: [\"10.0.0.1:3000\"]\n",

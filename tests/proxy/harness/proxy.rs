@@ -65,6 +65,11 @@ impl Setup {
         self.of_upstream("websocket", map)
     }
 
+    /// How fast the last upstream takes those who come to stay, as a YAML map.
+    pub(crate) fn paced(self, map: &str) -> Self {
+        self.of_upstream("limits", map)
+    }
+
     /// A route, as a YAML map. Without any, everything goes to the first upstream.
     pub(crate) fn route(mut self, map: &str) -> Self {
         self.routes.push(format!("  - {map}"));

@@ -4,6 +4,30 @@ use super::{complaint, with, with_chat};
 use crate::config::tests::config;
 
 #[test]
+fn a_pace_is_a_number_and_a_patience() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with_chat("limits", value));
+        assert_eq!(complaint, format!("2: upstreams.chat.limits{expected}"), "limits: {value}");
+    }
+
+    check("5", ": 5 is a number; write a mapping such as { handshakes_per_second: 500, queue: 1s }");
+    check(
+        "{ handshakes_per_second: 0 }",
+        ".handshakes_per_second: 0 is out of range; write none or a number from 1 to 1000000",
+    );
+    check(
+        "{ handshakes_per_second: off }",
+        r#".handshakes_per_second: "off" is text; write none or a number from 1 to 1000000"#,
+    );
+    check("{ handshakes_per_second: 5, queue: 2m }", r#".queue: "2m" is out of range; write 0ms to 1m"#);
+    check(
+        "{ queue: 1s }",
+        ".queue: nobody waits, because there is no handshakes_per_second beside it; write one, or remove this",
+    );
+}
+
+#[test]
 fn an_upstream_has_servers_and_a_route() {
     #[track_caller]
     fn check(value: &str, expected: &str) {
@@ -36,7 +60,7 @@ fn an_upstream_has_servers_and_a_route() {
     );
     check(
         r#"{ chat: { servers: ["10.0.0.1:3000"], server: 1 } }"#,
-        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket, send_proxy_protocol, tls)"#,
+        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket, limits, send_proxy_protocol, tls)"#,
     );
     check(
         r#"{ 7: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,

@@ -4,9 +4,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What was said for each of `REASONS` reasons.
+/// What has been said for each of `REASONS` reasons.
 #[derive(Debug)]
-pub(super) struct Sayings<const REASONS: usize>(Mutex<[Said; REASONS]>);
+pub struct Sayings<const REASONS: usize>(Mutex<[Said; REASONS]>);
 
 impl<const REASONS: usize> Default for Sayings<REASONS> {
     fn default() -> Self {
@@ -17,7 +17,7 @@ impl<const REASONS: usize> Default for Sayings<REASONS> {
 impl<const REASONS: usize> Sayings<REASONS> {
     /// Has `say` said unless the same reason was spoken of just now. It gets what to add of those
     /// that were left out.
-    pub(super) fn say(&self, reason: usize, say: impl FnOnce(&str)) {
+    pub fn say(&self, reason: usize, say: impl FnOnce(&str)) {
         let again = self.0.lock().unwrap_or_else(PoisonError::into_inner)[reason].again(Instant::now());
         match again {
             None => {}
