@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::admission::{Admission, Descriptors};
 use crate::affinity::tag::Secret;
-use crate::config::{AffinitySource, Config, TcpKeepalive, Timeouts};
+use crate::config::{AffinitySource, Config, TcpKeepalive, Timeouts, Token};
 use crate::connection::{self, Live, Open};
 use crate::exchange::Front;
 use crate::listener::{Listener, TlsError};
@@ -126,7 +126,9 @@ impl Server {
             tracing::info!("listening on {address}");
         }
         let runtime = runtime()?;
-        let end = runtime.block_on(watch_over(&front, self.admin, &stop, workers, threads));
+        let token = self.config.admin.as_ref().and_then(|admin| admin.token.clone());
+        let admin = self.admin.map(|socket| (socket, token));
+        let end = runtime.block_on(watch_over(&front, admin, &stop, workers, threads));
         // Not dropped: that would wait for the workers, of whom the operator may have had enough.
         runtime.shutdown_background();
         if end? == End::Graceful
@@ -209,16 +211,16 @@ fn secret_of_this_process(config: &Config) -> Secret {
 /// What the main thread does: serves the admin address, waits for a signal, then for the workers.
 async fn watch_over(
     front: &Arc<Front>,
-    admin: Option<std::net::TcpListener>,
+    admin: Option<(std::net::TcpListener, Option<Token>)>,
     stop: &watch::Sender<bool>,
     workers: Workers,
     threads: Vec<JoinHandle<()>>,
 ) -> io::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    if let Some(admin) = admin {
+    if let Some((admin, token)) = admin {
         tracing::info!("admin on {}", admin.local_addr()?);
-        tokio::spawn(admin::serve(TcpListener::from_std(admin)?, front.clone(), workers));
+        tokio::spawn(admin::serve(TcpListener::from_std(admin)?, token, front.clone(), workers));
     }
     tracing::info!("ready");
     let name = tokio::select! {

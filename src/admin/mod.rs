@@ -1,27 +1,29 @@
 //! The admin address: metrics, health and relays, for operators and orchestrators.
 
+mod guard;
 mod relays;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use pingora::apps::ServerApp;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use tokio::net::TcpListener;
 
+use crate::config::Token;
 use crate::exchange::Front;
 use crate::relay::inbox::Workers;
 use crate::socket::{Socket, Transport};
 
-/// Serves the admin address for as long as the process lives.
-pub async fn serve(listener: TcpListener, front: Arc<Front>, workers: Workers) {
+/// Serves the admin address for as long as the process lives, to whoever brings `token` if there is one.
+pub async fn serve(listener: TcpListener, token: Option<Token>, front: Arc<Front>, workers: Workers) {
     const PAUSE: Duration = Duration::from_millis(50);
     let stopping = front.stopping.clone();
-    let admin = Arc::new(Admin { front, workers });
+    let admin = Arc::new(Admin { token, front, workers });
     loop {
         match listener.accept().await {
             Ok((tcp, _)) => {
@@ -39,6 +41,7 @@ pub async fn serve(listener: TcpListener, front: Arc<Front>, workers: Workers) {
 }
 
 struct Admin {
+    token: Option<Token>,
     front: Arc<Front>,
     workers: Workers,
 }
@@ -48,6 +51,9 @@ impl ServeHttp for Admin {
     async fn response(&self, request: &mut ServerSession) -> Response<Vec<u8>> {
         let head = request.req_header();
         let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+        if let Err(refusal) = guard::judge(self.token.as_ref(), path, &head.headers) {
+            return refused(refusal);
+        }
         let is_reading = head.method == Method::GET || head.method == Method::HEAD;
         match (path, path.strip_prefix("/relays/")) {
             // Nothing but DELETE ends one: a page in a browser on this machine can send a POST here,
@@ -73,6 +79,19 @@ impl Admin {
             response.headers_mut().insert(CONTENT_TYPE, content_type);
         }
         response
+    }
+}
+
+fn refused(refusal: guard::Refusal) -> Response<Vec<u8>> {
+    match refusal {
+        guard::Refusal::Host => {
+            text(StatusCode::FORBIDDEN, "without a token only addresses and localhost are answered here\n")
+        }
+        guard::Refusal::Token => {
+            let mut response = text(StatusCode::UNAUTHORIZED, "this needs Authorization: Bearer and the token\n");
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"steadfast\""));
+            response
+        }
     }
 }
 

@@ -167,7 +167,7 @@ impl Default for TcpKeepalive {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900) }
+        Self { bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900), token: None }
     }
 }
 

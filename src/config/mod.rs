@@ -21,6 +21,7 @@ mod resolve;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod token;
 mod units;
 mod value;
 
@@ -41,6 +42,7 @@ use crate::tls::{self, Back, Certificate};
 
 pub use self::file::{LoadError, load, parse};
 pub use self::mistakes::Mistakes;
+pub use self::token::Token;
 
 /// Everything one configuration file says.
 #[derive(Clone, Debug)]
@@ -509,8 +511,11 @@ impl TcpKeepalive {
 /// Where metrics and health are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// A loopback address that no listener takes; port 0 lets the kernel choose.
+    /// An address that no listener takes; port 0 lets the kernel choose. One that other machines can
+    /// reach comes with a token.
     pub bind: SocketAddr,
+    /// What requests have to bring.
+    pub token: Option<Token>,
 }
 
 /// Where and how requests are logged.

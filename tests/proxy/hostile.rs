@@ -66,6 +66,80 @@ async fn a_length_beside_chunks_smuggles_nothing() {
 }
 
 #[tokio::test]
+async fn a_page_in_a_browser_cannot_ask_the_admin_address_by_its_own_name() {
+    let server = Upstream::named("a").await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+    for (path, host, status) in [
+        ("/metrics", "localhost:9900", 200),
+        ("/relays", "127.0.0.1", 200),
+        ("/metrics", "evil.example.com", 403),
+        ("/relays", "evil.example.com:9900", 403),
+        ("/healthz", "evil.example.com", 200),
+    ] {
+        let mut client = proxy.connect_admin().await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(client.response().await.status(), status, "{path} of {host}");
+    }
+}
+
+#[tokio::test]
+async fn an_admin_address_with_a_token_answers_whoever_brings_it() {
+    let server = Upstream::named("a").await;
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::io::Write::write_all(&mut file, b"0123456789abcdef\n").expect("the file is ours");
+    let setup = Proxy::start().upstream("chat", &[&server]);
+    let proxy = setup.admin(&format!("token_file: {}", file.path().display())).run().await;
+    for (path, field, status) in [
+        ("/metrics", "", 401),
+        ("/relays", "Authorization: Bearer 0123456789abcdeF\r\n", 401),
+        ("/nothing", "Authorization: Basic 0123456789abcdef\r\n", 401),
+        ("/metrics", "Authorization: Bearer 0123456789abcdef\r\n", 200),
+        ("/relays", "Authorization: bearer 0123456789abcdef\r\n", 200),
+        ("/healthz", "", 200),
+        ("/readyz", "", 200),
+    ] {
+        let mut client = proxy.connect_admin().await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}Connection: close\r\n\r\n")).await;
+        let answer = client.response().await;
+        assert_eq!(answer.status(), status, "{path} with {field:?}");
+        let challenge = (status == 401).then(|| "Bearer realm=\"steadfast\"".to_owned());
+        assert_eq!(answer.head.field("www-authenticate"), challenge);
+    }
+    let mut client = proxy.connect_admin().await;
+    client.send("DELETE /relays/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(client.response().await.status(), 401);
+}
+
+/// Each of them may take as long as the longest head; meanwhile the others are served, and it costs
+/// little memory.
+#[tokio::test]
+async fn two_thousand_heads_that_drip_hold_up_nobody() {
+    const SLOW: usize = 2000;
+    let server = Upstream::named("a").await;
+    let setup = Proxy::start().upstream("chat", &[&server]).access_log("{ format: off }");
+    let proxy = setup.timeouts("{ request_head: 20s }").run().await;
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(proxy.exchange(get).await.status(), 200);
+    let before = proxy.memory();
+    let mut slow = Vec::with_capacity(SLOW);
+    for _ in 0..SLOW {
+        slow.push(proxy.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await);
+    }
+    for byte in [b"a", b"b"] {
+        for client in &mut slow {
+            // The slowest may have been cut off on a busy machine.
+            let _ = client.try_send(byte).await;
+        }
+        assert_eq!(proxy.exchange(get).await.status(), 200);
+        assert_eq!(proxy.admin("/healthz").await.status(), 200);
+    }
+    let each = proxy.memory().saturating_sub(before) / SLOW;
+    assert!(each < 32 * 1024, "{each} bytes for each of them");
+    drop(slow);
+    proxy.settles_empty().await;
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_long_is_a_431() {
     let server = Upstream::named("a").await;
     let proxy =

@@ -211,7 +211,7 @@ async fn what_is_no_question_about_relays_is_refused() {
         ("POST", "/readyz", 405),
     ] {
         let mut client = proxy.connect_admin().await;
-        client.send(format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")).await;
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
         assert_eq!(client.head().await.status(), status, "{method} {path}");
     }
 }

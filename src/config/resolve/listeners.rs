@@ -1,12 +1,13 @@
 //! The sockets that we open: for clients, and for whoever watches over us.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 
 use super::address::{self, covers};
 use super::tls;
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
-use crate::config::{Admin, Listener, ProxyProtocol, TrustedProxies};
+use crate::config::{Admin, Listener, ProxyProtocol, Token, TrustedProxies};
 
 /// Each listener with the item that gave its address.
 pub(super) fn listeners<'a>(root: &mut Fields<'a>, trusted_proxies: &TrustedProxies) -> Vec<(Item<'a>, Listener)> {
@@ -82,22 +83,43 @@ pub(super) fn admin(root: &mut Fields<'_>, listeners: &[(Item<'_>, Listener)]) -
     }
     let mut fields = item.fields("write { bind: \"127.0.0.1:9900\" } or off")?;
     let bind = fields.optional("bind");
-    fields.finish(&["token_file"]);
+    let token_file = fields.optional("token_file");
+    fields.finish(&[]);
+    admin.token = token_file.as_ref().and_then(token);
     if let Some(item) = &bind {
-        admin.bind = item.parse("write IP and port, such as \"127.0.0.1:9900\"", admin_bind)?;
+        let right = "write IP and port, such as \"127.0.0.1:9900\"";
+        admin.bind = item.parse(right, |text| admin_bind(text, token_file.is_some()))?;
     }
     complain_of_clash(bind.as_ref(), admin.bind, listeners);
     Some(admin)
 }
 
-fn admin_bind(text: &str) -> Result<SocketAddr, String> {
+/// Reads the token itself: after this nothing can be wrong with it.
+fn token(item: &Item<'_>) -> Option<Token> {
+    let right = "write the absolute path of a file with a token of at least 16 visible characters";
+    let bytes = super::secret_file(item, right)?;
+    let path = item.text(right)?;
+    let token = Token::new(&bytes);
+    if token.is_none() {
+        item.complain(format!("{} holds no token; {right}", quoted(path)));
+    }
+    let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
+    if mode & READABLE_BY_OTHERS != 0 {
+        tracing::warn!("{path}, the token of the admin address, can be read by every user of this machine");
+    }
+    token
+}
+
+const READABLE_BY_OTHERS: u32 = 0o004;
+
+fn admin_bind(text: &str, has_token: bool) -> Result<SocketAddr, String> {
     let bind = address::bind(text, "127.0.0.1:9900")?;
-    if bind.ip().is_loopback() {
+    if has_token || bind.ip().is_loopback() {
         return Ok(bind);
     }
     let loopback = if bind.is_ipv4() { "127.0.0.1" } else { "[::1]" };
     Err(format!(
-        "{} can be reached from other machines, and nothing protects it yet; write \"{loopback}:{}\"",
+        "{} can be reached from other machines; write a token_file beside it, or \"{loopback}:{}\"",
         quoted(text),
         bind.port()
     ))

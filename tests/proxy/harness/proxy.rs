@@ -19,6 +19,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_steadfast");
 pub(crate) struct Setup {
     ip: String,
     listener: String,
+    admin: String,
     threads: usize,
     descriptors: Option<usize>,
     access_log: String,
@@ -98,6 +99,12 @@ impl Setup {
         self
     }
 
+    /// What its admin address has beside it, as keys of a YAML map.
+    pub(crate) fn admin(mut self, keys: &str) -> Self {
+        self.admin = format!(", {keys}");
+        self
+    }
+
     /// The PROXY header that servers of the last upstream get.
     pub(crate) fn send_proxy_protocol(self, version: &str) -> Self {
         self.of_upstream("send_proxy_protocol", version)
@@ -167,7 +174,7 @@ impl Setup {
     fn yaml(&self) -> String {
         let mut lines = vec![
             format!("listeners: [{{ bind: \"{}:0\"{} }}]", self.ip, self.listener),
-            r#"admin: { bind: "127.0.0.1:0" }"#.to_owned(),
+            format!("admin: {{ bind: \"127.0.0.1:0\"{} }}", self.admin),
             format!("access_log: {}", self.access_log),
             format!("threads: {}", self.threads),
         ];
@@ -209,6 +216,7 @@ impl Proxy {
         Setup {
             ip: "127.0.0.1".to_owned(),
             listener: String::new(),
+            admin: String::new(),
             threads: 2,
             descriptors: None,
             access_log: "{ path: stdout, format: json }".to_owned(),
@@ -274,7 +282,7 @@ impl Proxy {
     /// What the admin address answers to a request of any method.
     pub(crate) async fn admin_asked(&self, method: &str, path: &str) -> Message {
         let mut client = self.connect_admin().await;
-        client.send(format!("{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")).await;
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
         client.response().await
     }
 

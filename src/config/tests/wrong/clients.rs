@@ -193,11 +193,11 @@ fn the_admin_address_is_free_and_on_this_machine() {
     check("on", r#": "on" is text; write { bind: "127.0.0.1:9900" } or off"#);
     check(
         r#"{ bind: "0.0.0.0:9900" }"#,
-        r#".bind: "0.0.0.0:9900" can be reached from other machines, and nothing protects it yet; write "127.0.0.1:9900""#,
+        r#".bind: "0.0.0.0:9900" can be reached from other machines; write a token_file beside it, or "127.0.0.1:9900""#,
     );
     check(
         r#"{ bind: "[2001:db8::1]:9900" }"#,
-        r#".bind: "[2001:db8::1]:9900" can be reached from other machines, and nothing protects it yet; write "[::1]:9900""#,
+        r#".bind: "[2001:db8::1]:9900" can be reached from other machines; write a token_file beside it, or "[::1]:9900""#,
     );
     check("{ bind: 9900 }", r#".bind: "9900" is only a port; write it as "127.0.0.1:9900""#);
     check(
@@ -208,5 +208,11 @@ fn the_admin_address_is_free_and_on_this_machine() {
         r#"{ bind: "localhost:9900" }"#,
         r#".bind: "localhost:9900" is a host name, and host names are not resolved; write IP and port, such as "127.0.0.1:9900""#,
     );
-    check("{ token_file: /x }", ".token_file: not supported in this version; remove it");
+    let right = "write the absolute path of a file with a token of at least 16 visible characters";
+    check("{ token_file: x }", &format!(".token_file: \"x\" is not an absolute path; {right}"));
+    check("{ token_file: /dev/null }", &format!(".token_file: \"/dev/null\" holds no token; {right}"));
+    check(
+        "{ bind: \"0.0.0.0:9900\", token_file: /dev/null }",
+        &format!(".token_file: \"/dev/null\" holds no token; {right}"),
+    );
 }
