@@ -169,6 +169,35 @@ async fn whatever_the_end_there_is_room_again() {
     proxy.settles_empty().await;
 }
 
+/// Three times as many as are let in, all asking: those that were there first are served on.
+#[tokio::test]
+async fn a_flood_of_connections_holds_up_nobody_who_is_there() {
+    const MAX: usize = 300;
+    let server = server().await;
+    let setup = Proxy::start().access_log("{ format: off }").upstream("chat", &[&server]);
+    let proxy = setup.line(&format!("limits: {{ max_connections: {MAX} }}")).run().await;
+    let mut good = proxy.send(GET).await;
+    assert_eq!(good.response().await.status(), 200);
+    let before = proxy.memory();
+    let mut flood = Vec::new();
+    for _ in 0..3 * MAX {
+        flood.push(proxy.send(GET).await);
+    }
+    for client in &mut flood {
+        good.send(GET).await;
+        assert_eq!(good.response().await.status(), 200);
+        assert!(matches!(client.response().await.status(), 200 | 503));
+    }
+    assert_eq!(proxy.admin("/healthz").await.status(), 200);
+    let told = proxy.metrics().await.sum("steadfast_errors_total", &[("error", "too_many_connections")]);
+    assert!(told >= (2 * MAX) as f64, "{told} were told to come later");
+    let each = proxy.memory().saturating_sub(before) / (3 * MAX);
+    assert!(each < 64 * 1024, "{each} bytes for each of them");
+    drop((flood, good));
+    proxy.settles_empty().await;
+    finds_room(&proxy, GET).await;
+}
+
 /// Its descriptors are enough for about 75 clients, and never used up.
 #[tokio::test]
 async fn descriptors_are_kept_for_admin_and_for_what_is_open() {
