@@ -9,8 +9,8 @@ pub mod request;
 use std::io;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub use pool::Pool;
 

@@ -126,7 +126,7 @@ async fn field_lists_reach_the_server_as_one_request_or_not_at_all() {
         .await;
     table.check_fields(&with(&[("te", "trailers")]), text("GET /", "")).await;
     table.check_fields(&with(&[("host", "A")]), text("GET /", "")).await;
-    table.check_fields(&with(&[("content-length", "0")]), text("GET /", "host: a\r\ncontent-length: 0\r\n")).await;
+    table.check_fields(&with(&[("content-length", "0")]), text("GET /", "host: a\r\nContent-Length: 0\r\n")).await;
 
     // Injection.
     for value in ["a\r\nx: y", "a\nx: y", "a\ry", "a\0b"] {
@@ -225,17 +225,17 @@ async fn bodies_reach_the_server_framed() {
         let Served(head) = text("POST /", &format!("host: a\r\n{framing}\r\n")) else { unreachable!("it is served") };
         Served(head + body)
     };
-    let chunked = "transfer-encoding: chunked";
+    let chunked = "Transfer-Encoding: chunked";
     table.check(&[post.clone(), data(END_STREAM, "hello")], served(chunked, "5\r\nhello\r\n0\r\n\r\n")).await;
     table.check(&[post.clone(), data(END_STREAM, "")], served(chunked, "0\r\n\r\n")).await;
-    table.check(&[post_of("5"), data(END_STREAM, "hello")], served("content-length: 5", "hello")).await;
+    table.check(&[post_of("5"), data(END_STREAM, "hello")], served("Content-Length: 5", "hello")).await;
     table
         .check(
             &[post_of("5"), data(0, "he"), data(0, ""), data(END_STREAM, "llo")],
-            served("content-length: 5", "hello"),
+            served("Content-Length: 5", "hello"),
         )
         .await;
-    table.check(&[post_of("0"), data(END_STREAM, "")], served("content-length: 0", "")).await;
+    table.check(&[post_of("0"), data(END_STREAM, "")], served("Content-Length: 0", "")).await;
     // Padding is no data, and neither are trailers, or what looks like a request.
     let padded = Frame::new(DATA, END_STREAM | 8, 1, [&[3], &b"hello"[..], &[0; 3]].concat());
     table.check(&[post.clone(), padded], served(chunked, "5\r\nhello\r\n0\r\n\r\n")).await;
