@@ -2,6 +2,7 @@
 
 mod demo;
 mod explain;
+mod health;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +43,12 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Ask a running proxy whether it is up: exits with 0 or 1
+    Health {
+        /// Its configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Say what would become of a request: its route, what names its client, the servers in order
     Explain(explain::Request),
     /// Run the proxy over three embedded demo servers, and say what to open and try
@@ -65,6 +72,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run { config } => load(&config).and_then(run),
         Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
+        Command::Health { config } => health::health(&config),
         Command::Explain(request) => explain::explain(&request),
         Command::Demo { bind } => demo::demo(bind),
     };

@@ -36,6 +36,37 @@ fn a_right_file_is_approved() {
 }
 
 #[test]
+fn health_is_asked_of_the_admin_address() {
+    #[track_caller]
+    fn check(admin: &str, expected: i32) {
+        let (_directory, file) = file(&format!(
+            "listeners: [{{ bind: \"127.0.0.1:0\" }}]\nupstreams: {{ chat: {{ servers: [\"10.0.0.1:3000\"] }} }}\n\
+             routes: [{{ upstream: chat }}]\nadmin: {admin}\n"
+        ));
+        let output = steadfast(&["health", "-c", path(&file)]);
+        assert_eq!(output.status.code(), Some(expected), "{admin}: {}", text(&output.stderr));
+        assert_eq!(output.stderr.is_empty(), expected == 0, "{}", text(&output.stderr));
+    }
+
+    for (answer, expected) in [("HTTP/1.1 200 OK\r\n\r\n", 0), ("HTTP/1.1 503 No\r\n\r\n", 1), ("", 1)] {
+        let admin = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = admin.local_addr().expect("it is bound");
+        let answering = std::thread::spawn(move || {
+            let (mut client, _) = admin.accept().expect("it is asked");
+            let mut request = [0; 1024];
+            let length = std::io::Read::read(&mut client, &mut request).expect("a request");
+            std::io::Write::write_all(&mut client, answer.as_bytes()).expect("it listens");
+            text(&request[..length])
+        });
+        check(&format!("{{ bind: \"{address}\" }}"), expected);
+        let request = answering.join().expect("it answers");
+        assert!(request.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
+        check(&format!("{{ bind: \"{address}\" }}"), 1); // Nobody listens any more.
+    }
+    check("off", 1);
+}
+
+#[test]
 fn a_request_is_explained_without_being_sent() {
     let (_directory, file) = file(
         "listeners: [{ bind: \"127.0.0.1:8080\" }]\nupstreams:\n  chat:\n    servers:\n      \
