@@ -4,7 +4,7 @@
 //! # The one idea
 //!
 //! A long-lived connection spends a millisecond being HTTP and hours being two sockets. So it
-//! *checks in* through Pingora, which parses heads and frames bodies, and *lives* in a small
+//! *checks in* through Pingora, which parses what clients send, and *lives* in a small
 //! relay of our own: two sockets, a few bytes of state, and one buffer per thread.
 //!
 //! # The life of a request
