@@ -1,9 +1,11 @@
 //! The command line: what it answers, and with which exit code.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::harness::proxy::BINARY;
+use crate::harness::{Refusing, ServerEntry};
 
 fn steadfast(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().expect("the binary starts")
@@ -53,16 +55,21 @@ fn health_is_asked_of_the_admin_address() {
         let address = admin.local_addr().expect("it is bound");
         let answering = std::thread::spawn(move || {
             let (mut client, _) = admin.accept().expect("it is asked");
-            let mut request = [0; 1024];
-            let length = std::io::Read::read(&mut client, &mut request).expect("a request");
-            std::io::Write::write_all(&mut client, answer.as_bytes()).expect("it listens");
-            text(&request[..length])
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).expect("a request");
+                request.extend(byte);
+            }
+            client.write_all(answer.as_bytes()).expect("it listens");
+            text(&request)
         });
         check(&format!("{{ bind: \"{address}\" }}"), expected);
         let request = answering.join().expect("it answers");
         assert!(request.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
-        check(&format!("{{ bind: \"{address}\" }}"), 1); // Nobody listens any more.
     }
+    let nobody = Refusing::start();
+    check(&format!("{{ bind: \"{}\" }}", nobody.address()), 1);
     check("off", 1);
 }
 
