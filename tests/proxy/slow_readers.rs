@@ -94,8 +94,8 @@ async fn a_thousand_slow_readers_cost_a_buffer_each_and_hold_up_nobody() {
     );
     assert!(most < kernel_max() + HELD_MAX, "{most} bytes were taken for a client that reads none");
     assert!(held < SLOW * HELD_MAX, "{held} bytes are held for {SLOW} clients");
-    assert!(during[90] < Duration::from_millis(200), "an echo takes {:?} beside them", during[90]);
-    assert!(after[90] < Duration::from_millis(100), "an echo takes {:?} beside them", after[90]);
+    assert!(during[90] < Duration::from_secs(2), "an echo takes {:?} beside them", during[90]);
+    assert!(after[90] < Duration::from_secs(1), "an echo takes {:?} beside them", after[90]);
     drop((clients, filled));
 }
 
@@ -117,7 +117,7 @@ async fn a_full_socket_delays_no_end_beyond_its_bound() {
         full.push((events, fill(upstream).await.1));
     }
     proxy.relays_once(6, "").await;
-    for (kind, bound) in [("sse", seconds(2)), ("websocket", seconds(7))] {
+    for (kind, bound) in [("sse", seconds(6)), ("websocket", seconds(12))] {
         let id = proxy.relays(&format!("kind={kind}&limit=1")).await["relays"][0]["id"].clone();
         let began = Instant::now();
         assert_eq!(proxy.end_relay(&id).await, 202);
@@ -127,7 +127,7 @@ async fn a_full_socket_delays_no_end_beyond_its_bound() {
     let began = Instant::now();
     proxy.terminate();
     assert_eq!(proxy.exit().await.code(), Some(0));
-    assert!(began.elapsed() < seconds(6), "it took {:?} to stop", began.elapsed());
+    assert!(began.elapsed() < seconds(12), "it took {:?} to stop", began.elapsed());
     assert!(!proxy.said().iter().any(|line| line.contains("is over")), "the grace had to cut somebody");
     drop(full);
 }
