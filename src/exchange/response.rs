@@ -40,8 +40,7 @@ pub(super) fn head(bytes: &[u8], seen: usize) -> Result<Option<(Box<ResponseHead
     config.allow_spaces_after_header_name_in_responses(true);
     let length = match config.parse_response_with_uninit_headers(&mut parsed, &head, &mut fields) {
         Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) => return Ok(None), // Empty lines before it.
-        Err(_) => return Err(Malformed),
+        Ok(Status::Partial) | Err(_) => return Err(Malformed),
     };
     let mut response = ResponseHeader::build(parsed.code.ok_or(Malformed)?, Some(parsed.headers.len() + USUAL_MORE))
         .map_err(|_| Malformed)?;
@@ -61,8 +60,9 @@ const USUAL_MORE: usize = 4;
 /// How heads end, whichever way their lines do.
 const END: &[u8] = b"\n\r\n";
 
-/// Where the first empty line at or behind `from` ends.
+/// Where the first empty line at or behind `from` ends, but for those before the head.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+    let from = from.max(bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?);
     memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1).find_map(|next| match bytes[next..] {
         [b'\n', ..] => Some(next + 1),
         [b'\r', b'\n', ..] => Some(next + 2),
@@ -207,7 +207,9 @@ mod tests {
         check("HTTP/1.0 200 Fine\r\n\r\n", 200, "Fine", old, &[]);
         check("HTTP/1.1 299\r\n\r\n", 299, "", new, &[]);
         check("HTTP/1.1 200 OK\nX-a: b\n\n", 200, "OK", new, &[("X-a", "b")]);
-        check("\r\nHTTP/1.1 200 OK\r\n\r\n", 200, "OK", new, &[]);
+        for before in ["\r\n", "\n\n", "\r\n\r\n", "\n\r\n\r\n\n"] {
+            check(&format!("{before}HTTP/1.1 200 OK\r\n\r\n"), 200, "OK", new, &[]);
+        }
         let fields = [("content-LENGTH", "4"), ("X", "1"), ("x", "2")];
         check("HTTP/1.1 200 OK\r\ncontent-LENGTH:4\r\nX: 1\r\nx : 2 \r\n\r\n", 200, "OK", new, &fields);
     }

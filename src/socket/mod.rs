@@ -34,7 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 pub use encrypted::{Agreed, Encrypted, HandshakeError};
 use head_gate::HeadGate;
-pub use transport::{Transport, keepalive};
+pub use transport::{LINGER, LINGER_BYTES_MAX, Transport, keepalive};
 
 use crate::proxy_protocol::Ends;
 use crate::relay::chunked::Decoder;
@@ -128,11 +128,6 @@ impl Wire {
     pub fn put_back(&self, bytes: &[u8]) {
         let mut waiting = self.waiting();
         waiting.unread.splice(..0, bytes.iter().copied());
-    }
-
-    /// What was written and not yet sent, for somebody who knows better.
-    pub fn take_unsent(&self) -> Vec<u8> {
-        std::mem::take(&mut self.waiting().unsent)
     }
 
     /// Writes past the session: `bytes` are collected, and leave with the next flush.
