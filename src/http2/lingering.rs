@@ -4,12 +4,11 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::socket::Socket;
+use crate::socket::{LINGER, LINGER_BYTES_MAX, Socket};
 
 /// A connection that listens on for a moment when it is shut down: a client that still reads goes
 /// on granting windows, and a close with bytes unread is a reset, which would take from it what is
@@ -20,12 +19,6 @@ pub struct Lingering {
     /// Our side is closed; for how long, and how much more, the other is listened to.
     last: Option<(Pin<Box<Sleep>>, usize)>,
 }
-
-/// How long a client is listened to.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// How much of what it sends then is read.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 impl Lingering {
     /// The same connection.

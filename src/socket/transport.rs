@@ -265,10 +265,10 @@ impl Transport {
 }
 
 /// How long we listen to a peer that has been told everything while it was still sending.
-const LINGER: Duration = Duration::from_secs(2);
+pub const LINGER: Duration = Duration::from_secs(2);
 
 /// How much of what it still sends is read.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Reads what is there; 0 is the end.
 pub(super) fn try_read_tcp(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
