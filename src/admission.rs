@@ -26,11 +26,12 @@ use crate::config::{Ipv6Prefix, Limits};
 #[derive(Debug)]
 pub struct Admission {
     /// Connections that are served.
-    max: usize,
+    max: AtomicUsize,
     /// Connections that are open, those to be told included.
-    open_max: usize,
+    open_max: AtomicUsize,
     open: AtomicUsize,
-    per_client: Option<usize>,
+    /// The most there can be stands for no limit.
+    per_client: AtomicUsize,
     hasher: RandomState,
     /// Connections in use by client: only those that have any.
     clients: [Mutex<AHashMap<IpAddr, usize>>; SHARDS],
@@ -52,30 +53,43 @@ const RESERVE_PER_THREAD: usize = 4;
 impl Admission {
     /// Lets in what `limits` allow, and what `descriptors` are enough for.
     pub fn new(limits: &Limits, descriptors: Descriptors) -> Self {
+        let this = Self {
+            max: AtomicUsize::default(),
+            open_max: AtomicUsize::default(),
+            open: AtomicUsize::new(0),
+            per_client: AtomicUsize::default(),
+            hasher: RandomState::new(),
+            clients: Default::default(),
+        };
+        this.change(limits, descriptors);
+        this
+    }
+
+    /// Lets in what these allow from now on. Whoever is in already stays.
+    pub fn change(&self, limits: &Limits, descriptors: Descriptors) {
         let spare = descriptors.spare();
         // Of 32 descriptors 30 are for 15 clients and their servers' connections, two for telling.
         let enough = (spare / 32 * 15).max(1);
         let max = limits.max_connections.unwrap_or(usize::MAX).min(enough);
-        Self {
-            max,
-            open_max: max + spare.saturating_sub(2 * max).clamp(1, TOLD_MAX),
-            open: AtomicUsize::new(0),
-            per_client: limits.per_client,
-            hasher: RandomState::new(),
-            clients: Default::default(),
-        }
+        self.max.store(max, Ordering::Relaxed);
+        self.open_max.store(max + spare.saturating_sub(2 * max).clamp(1, TOLD_MAX), Ordering::Relaxed);
+        self.per_client.store(limits.per_client.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// How many connections are served at once.
     pub fn max(&self) -> usize {
-        self.max
+        self.max.load(Ordering::Relaxed)
+    }
+
+    fn open_max(&self) -> usize {
+        self.open_max.load(Ordering::Relaxed)
     }
 
     /// One more connection; `None` when not even an answer can be spared for it.
     pub fn ticket(self: &Arc<Self>) -> Option<Ticket> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let ticket = Ticket { admission: self.clone(), is_served: before < self.max };
-        (before < self.open_max).then_some(ticket)
+        let ticket = Ticket { admission: self.clone(), is_served: before < self.max() };
+        (before < self.open_max()).then_some(ticket)
     }
 
     /// One more connection in use by `client`; `None` when it has as many as it may have.
@@ -83,7 +97,7 @@ impl Admission {
         let client = network(client);
         let mut clients = self.clients(client);
         let count = clients.get(&client).copied().unwrap_or_default();
-        if self.per_client.is_some_and(|max| count >= max) {
+        if count >= self.per_client.load(Ordering::Relaxed) {
             return None;
         }
         clients.insert(client, count + 1);
@@ -174,7 +188,7 @@ mod tests {
         #[track_caller]
         fn check(max_connections: Option<usize>, descriptors: usize, served: usize, told: usize) {
             let admission = admission(max_connections, None, descriptors);
-            assert_eq!((admission.max, admission.open_max - admission.max), (served, told));
+            assert_eq!((admission.max(), admission.open_max() - admission.max()), (served, told));
             assert!(2 * served + told + RESERVE <= descriptors.max(RESERVE + 3), "{descriptors} descriptors");
         }
 
@@ -195,6 +209,20 @@ mod tests {
         assert_eq!(served, [Some(true), Some(false), Some(false), None]);
         drop(tickets);
         assert!(admission.ticket().is_some_and(|ticket| ticket.is_served()));
+    }
+
+    #[test]
+    fn limits_that_change_leave_in_who_is_in() {
+        let admission = admission(Some(2), Some(2), 1024);
+        let (tickets, seats) = ([admission.ticket(), admission.ticket()], [admission.seat([10, 0, 0, 1].into())]);
+        let limits = Limits { max_connections: Some(1), per_client: Some(1), ..Limits::default() };
+        admission.change(&limits, Descriptors { max: 1024, threads: 2, listeners: 1 });
+        assert!(tickets.iter().flatten().all(Ticket::is_served) && seats[0].is_some());
+        assert!(admission.ticket().is_some_and(|ticket| !ticket.is_served()));
+        assert!(admission.seat([10, 0, 0, 1].into()).is_none());
+        drop((tickets, seats));
+        assert!(admission.ticket().is_some_and(|ticket| ticket.is_served()));
+        assert!(admission.seat([10, 0, 0, 1].into()).is_some());
     }
 
     #[test]
@@ -228,7 +256,7 @@ mod tests {
                         seats.swap_remove(which.index(seats.len()));
                     }
                 }
-                prop_assert!(tickets.len() <= admission.open_max);
+                prop_assert!(tickets.len() <= admission.open_max());
                 prop_assert_eq!(admission.open.load(Ordering::Relaxed), tickets.len());
                 for client in 0..4 {
                     prop_assert!(seats.iter().filter(|(of, _)| *of == client).count() <= 3);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::admission::Ticket;
@@ -15,18 +15,24 @@ use crate::exchange::{Front, Next, exchange, resume, turn_away};
 use crate::observe::Observer;
 use crate::proxy_protocol::Ends;
 use crate::relay::{Freed, Relay};
+use crate::service::{Service, stopped};
 use crate::socket::Socket;
 
 /// Serves what comes on `socket` until it closes.
-pub fn serve(front: Arc<Front>, socket: Socket, previous_hop: IpAddr, open: Open) -> impl Future<Output = ()> + Send {
-    let patience = front.request_head;
+pub fn serve(
+    service: Arc<Service>,
+    socket: Socket,
+    previous_hop: IpAddr,
+    open: Open,
+) -> impl Future<Output = ()> + Send {
+    let patience = service.front().request_head;
     let ends = socket.wire().passed_on().map(Box::new);
-    requests(Connection { front, previous_hop, ends, open }, socket, patience)
+    requests(Connection { service, previous_hop, ends, open }, socket, patience)
 }
 
 /// What is known of a connection besides its socket.
 struct Connection {
-    front: Arc<Front>,
+    service: Arc<Service>,
     previous_hop: IpAddr,
     /// Whom a PROXY header has named.
     ends: Option<Box<Ends>>,
@@ -49,8 +55,8 @@ impl Connection {
 ///
 /// Between requests, and before the first one, it holds a socket and nothing else.
 async fn requests(connection: Connection, mut socket: Socket, mut patience: Duration) {
-    let Connection { front, previous_hop, open, .. } = &connection;
-    let mut stopping = front.stopping.clone();
+    let Connection { service, previous_hop, open, .. } = &connection;
+    let mut stopping = service.stopping();
     loop {
         tokio::select! {
             biased;
@@ -61,7 +67,7 @@ async fn requests(connection: Connection, mut socket: Socket, mut patience: Dura
             },
             () = stopped(&mut stopping) => return socket.wire().say_goodbye(),
         }
-        match request(front, socket, *previous_hop, open.is_served()).await {
+        match request(&service.front(), socket, *previous_hop, open.is_served()).await {
             Next::Close | Next::Parked(_) => return,
             Next::Request(same, keepalive) => (socket, patience) = (same, keepalive),
             Next::Relay(handover) => {
@@ -101,12 +107,6 @@ async fn request(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr, is_se
         next = Box::pin(resume(front, parked, woken, previous_hop)).await;
     }
     next
-}
-
-/// Waits until the process is stopping.
-pub async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // An error means that nobody is left to say so: the process has stopped.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// The connections of one worker.

@@ -18,6 +18,8 @@ pub(super) enum Refusal {
     Token,
     /// The request is for a name that anybody can have.
     Host,
+    /// A page in a browser may have sent it.
+    Browser,
 }
 
 /// Whether a request with `headers` for `path` may be answered.
@@ -35,6 +37,20 @@ pub(super) fn judge(token: Option<&Token>, path: &str, headers: &HeaderMap) -> R
         None => Err(Refusal::Host),
     }
 }
+
+/// Whether a request that changes something may be answered: one that no page of another site can send
+/// without asking first (CORS preflight, Fetch Standard, section 4.8). It brings a token, or a field
+/// that is none of the safelisted ones.
+///
+/// # Errors
+/// When it has neither.
+pub(super) fn judge_change(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_safe = headers.contains_key(AUTHORIZATION) || headers.contains_key(CHANGE);
+    if is_safe { Ok(()) } else { Err(Refusal::Browser) }
+}
+
+/// The field that says that no page has sent a request.
+const CHANGE: &str = "x-steadfast";
 
 /// Whether `Authorization` is `Bearer` with this token (RFC 6750, section 2.1).
 fn brings(token: &Token, headers: &HeaderMap) -> bool {

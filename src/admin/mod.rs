@@ -6,6 +6,7 @@ mod relays;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -14,22 +15,31 @@ use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use tokio::net::TcpListener;
 
+use crate::command::Desk;
 use crate::config::Token;
-use crate::exchange::Front;
 use crate::relay::inbox::Workers;
+use crate::service::Service;
 use crate::socket::{Socket, Transport};
 
-/// Serves the admin address for as long as the process lives, to whoever brings `token` if there is one.
-pub async fn serve(listener: TcpListener, token: Option<Token>, front: Arc<Front>, workers: Workers) {
+/// What the admin address serves.
+#[derive(Debug)]
+pub struct Admin {
+    token: ArcSwapOption<Token>,
+    service: Arc<Service>,
+    workers: Workers,
+    desk: Desk,
+}
+
+/// Serves the admin address for as long as nobody aborts it.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     const PAUSE: Duration = Duration::from_millis(50);
-    let stopping = front.stopping.clone();
-    let admin = Arc::new(Admin { token, front, workers });
+    let stopping = admin.service.stopping();
     loop {
         match listener.accept().await {
             Ok((tcp, _)) => {
-                let (admin, stopping) = (admin.clone(), stopping.clone());
+                let (app, stopping) = (Arc::new(App(admin.clone())), stopping.clone());
                 tokio::spawn(
-                    async move { admin.process_new(Box::new(Socket::new(Transport::Tcp(tcp))), &stopping).await },
+                    async move { app.process_new(Box::new(Socket::new(Transport::Tcp(tcp))), &stopping).await },
                 );
             }
             Err(error) => {
@@ -40,18 +50,31 @@ pub async fn serve(listener: TcpListener, token: Option<Token>, front: Arc<Front
     }
 }
 
-struct Admin {
-    token: Option<Token>,
-    front: Arc<Front>,
-    workers: Workers,
-}
+/// As Pingora wants it.
+struct App(Arc<Admin>);
 
 #[async_trait]
-impl ServeHttp for Admin {
+impl ServeHttp for App {
+    async fn response(&self, request: &mut ServerSession) -> Response<Vec<u8>> {
+        self.0.response(request).await
+    }
+}
+
+impl Admin {
+    /// Serves whoever brings `token`, if there is one.
+    pub fn new(service: Arc<Service>, workers: Workers, desk: Desk, token: Option<Token>) -> Self {
+        Self { token: ArcSwapOption::from_pointee(token), service, workers, desk }
+    }
+
+    /// Another one has to be brought from now on.
+    pub fn set_token(&self, token: Option<Token>) {
+        self.token.store(token.map(Arc::new));
+    }
+
     async fn response(&self, request: &mut ServerSession) -> Response<Vec<u8>> {
         let head = request.req_header();
         let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-        if let Err(refusal) = guard::judge(self.token.as_ref(), path, &head.headers) {
+        if let Err(refusal) = guard::judge(self.token.load().as_deref(), path, &head.headers) {
             return refused(refusal);
         }
         let is_reading = head.method == Method::GET || head.method == Method::HEAD;
@@ -60,20 +83,32 @@ impl ServeHttp for Admin {
             // but no DELETE, for which it would have to ask.
             (_, Some(id)) if head.method == Method::DELETE => relays::end(&self.workers, id).await,
             (_, Some(_)) => not_allowed("DELETE"),
+            ("/reload", _) if head.method == Method::POST => match guard::judge_change(&head.headers) {
+                Ok(()) => self.reload().await,
+                Err(refusal) => refused(refusal),
+            },
+            ("/reload", _) => not_allowed("POST"),
             _ if !is_reading => not_allowed("GET, HEAD"),
             ("/relays", _) => relays::list(&self.workers, query).await,
             ("/metrics", _) => self.metrics(),
             ("/healthz", _) => text(StatusCode::OK, "ok\n"),
-            ("/readyz", _) if *self.front.stopping.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            ("/readyz", _) if self.service.is_stopping() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             ("/readyz", _) => text(StatusCode::OK, "ready\n"),
-            _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz, /readyz or /relays\n"),
+            _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz, /readyz, /relays or POST /reload\n"),
         }
     }
-}
 
-impl Admin {
+    async fn reload(&self) -> Response<Vec<u8>> {
+        match self.desk.reload().await {
+            Ok(Ok(changes)) if changes.is_empty() => text(StatusCode::OK, "nothing has changed\n"),
+            Ok(Ok(changes)) => text(StatusCode::OK, &(changes.join("\n") + "\n")),
+            Ok(Err(why)) => text(StatusCode::UNPROCESSABLE_ENTITY, &format!("{why}\n")),
+            Err(closed) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{closed}\n")),
+        }
+    }
+
     fn metrics(&self) -> Response<Vec<u8>> {
-        let (metrics, content_type) = self.front.observer.metrics.scrape();
+        let (metrics, content_type) = self.service.observer.metrics.scrape();
         let mut response = answer(StatusCode::OK, metrics);
         if let Ok(content_type) = content_type.parse() {
             response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -87,6 +122,10 @@ fn refused(refusal: guard::Refusal) -> Response<Vec<u8>> {
         guard::Refusal::Host => {
             text(StatusCode::FORBIDDEN, "without a token only addresses and localhost are answered here\n")
         }
+        guard::Refusal::Browser => text(
+            StatusCode::FORBIDDEN,
+            "a page of another site may not ask for this; send X-Steadfast: 1 if you are none\n",
+        ),
         guard::Refusal::Token => {
             let mut response = text(StatusCode::UNAUTHORIZED, "this needs Authorization: Bearer and the token\n");
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"steadfast\""));

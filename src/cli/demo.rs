@@ -21,9 +21,8 @@ pub(super) fn demo(bind: SocketAddr) -> Done {
     })?;
     config.affinity_secret = Some(Secret::new(b"no secret: there is nothing to protect"));
     raise_open_files();
-    let server = Server::bind(config).map_err(|error| failed(&error))?;
-    let addresses = server.addresses().map_err(|error| failed(&error.into()))?;
-    if let Some(address) = addresses.first() {
+    let server = Server::bind(config, None).map_err(|error| failed(&error))?;
+    if let Some(address) = server.addresses().first() {
         say_what_to_try(*address, &text);
     }
     server.run().map_err(|error: StartError| failed(&error))

@@ -16,7 +16,7 @@ use crate::exchange::placement::{self, Holder};
 use crate::observe::metrics::Metrics;
 use crate::route;
 use crate::session_store::SessionStore;
-use crate::upstream::Upstream;
+use crate::upstream::{Servers, Upstream};
 
 /// The request to explain.
 #[derive(Debug, clap::Args)]
@@ -90,7 +90,7 @@ impl Explanation<'_> {
     fn write_upstream(&self, out: &mut String, upstream: usize) -> fmt::Result {
         let secret = self.config.affinity_secret.clone().unwrap_or_else(|| Secret::new(b""));
         let metrics = Metrics::new();
-        let upstreams = Upstream::all(self.config, &secret, &metrics);
+        let upstreams = Upstream::all(self.config, &secret, &metrics, &Servers::default(), &[]);
         let upstream = &upstreams[upstream];
         let store = SessionStore::new(&self.config.session_store, &metrics);
         let engine_io = placement::engine_io_session(upstream, self.request, &secret);

@@ -1,8 +1,10 @@
 //! The command line.
 
+mod ask;
 mod demo;
 mod explain;
 mod health;
+mod reload;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use crate::server::{Server, StartError};
 #[command(name = "steadfast", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.\n\
     Signals: SIGTERM and SIGINT stop accepting, let exchanges finish within shutdown.grace, end relays, exit 0;\n\
-    a second one exits at once.\n\
+    a second one exits at once. SIGHUP reads the configuration file again; a wrong one changes nothing.\n\
     Environment: RUST_LOG=debug shows more in the log on standard error.")]
 struct Arguments {
     #[command(subcommand)]
@@ -49,6 +51,12 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Have a running proxy read its configuration file again: no connection is touched
+    Reload {
+        /// Its configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Say what would become of a request: its route, what names its client, the servers in order
     Explain(explain::Request),
     /// Run the proxy over three embedded demo servers, and say what to open and try
@@ -70,9 +78,10 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse(); // Exits with 2 by itself.
     start_log();
     let done = match arguments.command {
-        Command::Run { config } => load(&config).and_then(run),
+        Command::Run { config } => load(&config).and_then(|loaded| run(loaded, config)),
         Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
         Command::Health { config } => health::health(&config),
+        Command::Reload { config } => reload::reload(&config),
         Command::Explain(request) => explain::explain(&request),
         Command::Demo { bind } => demo::demo(bind),
     };
@@ -97,9 +106,9 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
 }
 
 /// Serves until told to stop.
-pub(crate) fn run(config: Config) -> Done {
+pub(crate) fn run(config: Config, file: PathBuf) -> Done {
     raise_open_files();
-    Server::bind(config).and_then(Server::run).map_err(|error| failed(&error))
+    Server::bind(config, Some(file)).and_then(Server::run).map_err(|error| failed(&error))
 }
 
 pub(crate) fn failed(error: &StartError) -> ExitCode {

@@ -13,6 +13,7 @@
 //! ```
 
 mod defaults;
+mod difference;
 mod file;
 mod lines;
 mod mistakes;
@@ -40,6 +41,7 @@ use crate::affinity::tag::Secret;
 use crate::proxy_protocol::Version;
 use crate::tls::{self, Back, Certificate};
 
+pub use self::difference::difference;
 pub use self::file::{LoadError, load, parse};
 pub use self::mistakes::Mistakes;
 pub use self::token::Token;
@@ -73,6 +75,18 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Worker threads, each with its own accept loop.
     pub threads: NonZeroUsize,
+    /// The file as it is written, to tell what another one changes.
+    pub written: Written,
+}
+
+/// A file as it is written, passwords included.
+#[derive(Clone)]
+pub struct Written(pub Arc<serde_yaml::Value>);
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Written")
+    }
 }
 
 /// One address that clients connect to.
@@ -230,6 +244,9 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Ready, Self::Drain, Self::Maint];
+
     /// Whether keys lead there, and clients without a key.
     pub fn takes_clients(self) -> bool {
         self == Self::Ready

@@ -29,6 +29,10 @@ impl<'a> Item<'a> {
         Self { value, path, notes }
     }
 
+    pub(super) fn value(&self) -> &'a Value {
+        self.value
+    }
+
     /// Notes that this value is wrong.
     pub(super) fn complain(&self, text: impl Into<String>) {
         self.notes.add(self.path.clone(), text.into());

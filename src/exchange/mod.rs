@@ -41,7 +41,7 @@ use crate::admission::Admission;
 use crate::affinity::engine_io;
 use crate::affinity::forwarded;
 use crate::affinity::tag::Secret;
-use crate::config::{ClientIp, Limits, Route, TcpKeepalive, TrustedProxies};
+use crate::config::{ClientIp, Limits, Route, Shutdown, TcpKeepalive, TrustedProxies};
 use crate::error::ProxyError;
 use crate::handshake::{self, Handshake};
 use crate::observe::{Asked, Observer, Record};
@@ -61,7 +61,7 @@ use parked::{Parked, Waiting, Woken};
 use placement::Placement;
 use up::Up;
 
-/// What every exchange needs to know; the same for all threads.
+/// What every exchange needs to know: one configuration, as it is in force for all threads.
 #[derive(Debug)]
 pub struct Front {
     /// In the order of the file.
@@ -71,7 +71,7 @@ pub struct Front {
     /// What tags are keyed with.
     pub secret: Secret,
     /// Who issued the sessions that carry no tag.
-    pub sessions: SessionStore,
+    pub sessions: Arc<SessionStore>,
     /// Whose forwarded fields are believed.
     pub trusted: TrustedProxies,
     /// Who the client is, for logs and limits.
@@ -90,6 +90,8 @@ pub struct Front {
     pub send: Duration,
     /// How TCP finds out that a silent client is gone.
     pub tcp_keepalive: TcpKeepalive,
+    /// How the process ends.
+    pub shutdown: Shutdown,
     /// Where exchanges report to.
     pub observer: Arc<Observer>,
     /// Turns `true` when the process is stopping: then no connection is kept alive.

@@ -20,9 +20,9 @@ use super::request::{self, Body, Malformed};
 use super::stream::{HELD_MAX, Stream};
 use crate::config::Limits;
 use crate::connection::{self, Open};
-use crate::exchange::Front;
 use crate::handshake;
 use crate::proxy_protocol::Ends;
+use crate::service::{Service, stopped};
 use crate::socket::{Socket, Transport};
 
 /// How much of a request's body a client may send ahead of its taker.
@@ -32,22 +32,23 @@ const WINDOW: u32 = 64 * 1024;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serves what comes on `socket`, the preface first.
-pub async fn serve(front: Arc<Front>, socket: Socket, previous_hop: IpAddr, open: Open) {
+pub async fn serve(service: Arc<Service>, socket: Socket, previous_hop: IpAddr, open: Open) {
     let wire = socket.wire();
     let passed_on = wire.passed_on();
+    let front = service.front();
     // What fails here has failed already, which the handshake will find out.
     let _ = wire.limit_silence(front.send.max(front.tcp_keepalive.patience()));
     let metrics = front.observer.metrics.http2();
     let link = Arc::new(Link::new(wire, open, metrics, front.limits.resets));
     let handshake = timeout(front.request_head, settings(&front.limits).handshake(Lingering::new(socket)));
-    let mut stopping = front.stopping.clone();
+    let mut stopping = service.stopping();
     let connection = tokio::select! {
         connection = handshake => connection,
-        () = connection::stopped(&mut stopping) => return,
+        () = stopped(&mut stopping) => return,
     };
     match connection {
         Ok(Ok(connection)) => {
-            let driver = Driver { front, link, previous_hop, passed_on };
+            let driver = Driver { service, link, previous_hop, passed_on };
             Box::pin(driver.run(connection)).await;
         }
         Ok(Err(error)) => tracing::debug!("{previous_hop}: no HTTP/2: {error}"),
@@ -89,7 +90,7 @@ type Framing = Connection<Lingering, Bytes>;
 
 /// What the streams of a connection need.
 struct Driver {
-    front: Arc<Front>,
+    service: Arc<Service>,
     link: Arc<Link>,
     previous_hop: IpAddr,
     /// Whom a PROXY header has named.
@@ -109,8 +110,8 @@ enum Event {
 impl Driver {
     async fn run(self, mut framing: Framing) {
         // As with HTTP/1.1, the first request has less time to come than those after it.
-        let mut patience = self.front.request_head;
-        let mut stopping = self.front.stopping.clone();
+        let mut patience = self.service.front().request_head;
+        let mut stopping = self.service.stopping();
         let mut quiet_since = Instant::now();
         let mut is_leaving = false;
         loop {
@@ -127,14 +128,14 @@ impl Driver {
                 },
                 () = self.link.fewer() => Event::Fewer,
                 () = sleep_until(idle_at.unwrap_or(quiet_since)), if idle_at.is_some() => Event::Idle,
-                () = connection::stopped(&mut stopping), if !is_leaving => Event::Stopping,
+                () = stopped(&mut stopping), if !is_leaving => Event::Stopping,
             };
             match event {
                 Event::Fewer if self.link.is_flooded() => return self.throw_out(framing).await,
                 Event::Fewer => {
                     quiet_since = Instant::now();
                     if !is_leaving {
-                        patience = self.front.keepalive;
+                        patience = self.service.front().keepalive;
                     }
                 }
                 Event::Idle if is_leaving => return,
@@ -152,12 +153,13 @@ impl Driver {
     fn begin(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         // The first stream has come instead of a connection, and the others as well as it.
         let is_first = self.link.streams() == 0;
-        let ticket = if is_first { None } else { Some(self.front.admission.ticket()) };
+        let front = self.service.front();
+        let ticket = if is_first { None } else { Some(front.admission.ticket()) };
         let is_served = match &ticket {
             None => self.link.open().is_served(),
             Some(Some(ticket)) => ticket.is_served() && self.link.open().is_served(),
             Some(None) => {
-                self.front.observer.metrics.connections_untold.inc();
+                front.observer.metrics.connections_untold.inc();
                 return respond.send_reset(Reason::REFUSED_STREAM);
             }
         };
@@ -171,7 +173,7 @@ impl Driver {
         let socket = Socket::new(Transport::Http2(Box::new(stream)));
         socket.wire().introduced(0, self.passed_on);
         let held = (self.link.clone(), ticket);
-        tokio::spawn(connection::serve_one(self.front.clone(), socket, self.previous_hop, is_served, held));
+        tokio::spawn(connection::serve_one(front, socket, self.previous_hop, is_served, held));
     }
 
     /// Closes a connection whose client keeps on asking for what it does not want.

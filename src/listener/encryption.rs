@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use rustls::ServerConfig;
+use rustls::{RootCertStore, ServerConfig};
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -17,6 +17,7 @@ use crate::config::Tls;
 use crate::observe::Sayings;
 use crate::observe::metrics::Metrics;
 use crate::socket::{Agreed, Encrypted, HandshakeError, Parts, Socket, Transport};
+use crate::tls::Certificate;
 use crate::tls::front::{self, Refusal, Shown, Version};
 use crate::tls::session::Failure;
 
@@ -25,6 +26,9 @@ use crate::tls::session::Failure;
 pub(super) struct Encryption {
     bind: SocketAddr,
     config: Arc<ServerConfig>,
+    shown: Arc<Shown>,
+    client_ca: Option<Arc<RootCertStore>>,
+    min_version: Version,
     refused: [IntCounter; Refusal::ALL.len()],
     said: Sayings<{ Refusal::ALL.len() }>,
     shaken: Shaken,
@@ -58,23 +62,43 @@ impl Shaken {
     }
 }
 
+/// What the operator should know of `certificates`.
+fn tell_of(bind: SocketAddr, certificates: &[Certificate]) {
+    for concern in certificates.iter().flat_map(|it| it.concerns(OffsetDateTime::now_utc())) {
+        tracing::warn!("listener {bind}: {concern}");
+    }
+}
+
 /// What the first byte of a handshake is (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
 
 impl Encryption {
     pub(super) fn new(bind: SocketAddr, tls: &Tls, metrics: &Metrics) -> Result<Self, TlsError> {
-        for concern in tls.certificates.iter().flat_map(|it| it.concerns(OffsetDateTime::now_utc())) {
-            tracing::warn!("listener {bind}: {concern}");
-        }
+        tell_of(bind, &tls.certificates);
         let shown = Arc::new(Shown::new(&tls.certificates));
-        let config = front::config(shown, tls.client_ca.clone(), tls.min_version);
+        let config = front::config(shown.clone(), tls.client_ca.clone(), tls.min_version);
         Ok(Self {
             bind,
             config: Arc::new(config.map_err(|error| TlsError { bind, error })?),
+            shown,
+            client_ca: tls.client_ca.clone(),
+            min_version: tls.min_version,
             refused: Refusal::ALL.map(|refusal| metrics.tls_refused(refusal)),
             said: Sayings::default(),
             shaken: Shaken::new(metrics),
         })
+    }
+
+    /// Whether clients are to bring what they bring now.
+    pub(super) fn expects_what(&self, tls: &Tls) -> bool {
+        let roots = |store: &Option<Arc<RootCertStore>>| store.as_ref().map(|store| store.roots.clone());
+        self.min_version == tls.min_version && roots(&self.client_ca) == roots(&tls.client_ca)
+    }
+
+    /// Shows `certificates` from now on.
+    pub(super) fn show(&self, certificates: &[Certificate]) {
+        tell_of(self.bind, certificates);
+        self.shown.replace(certificates);
     }
 
     /// Shakes hands with `peer`, which may take `patience`; `None` when nothing came of it.

@@ -18,11 +18,12 @@ use crate::config::{self, ProxyProtocol};
 use crate::connection::{self, Open};
 use crate::exchange::Front;
 use crate::http2::{self, preface};
+use crate::observe::Sayings;
 use crate::observe::metrics::Metrics;
 use crate::proxy_protocol::{self, Broken, Start};
+use crate::service::{Service, stopped};
 use crate::socket::{Socket, Wire};
 
-use crate::observe::Sayings;
 use encryption::Encryption;
 pub use encryption::TlsError;
 
@@ -33,8 +34,8 @@ pub struct Listener {
     proxy_protocol: ProxyProtocol,
     h2c: bool,
     refused: [IntCounter; Refusal::ALL.len()],
-    said: Sayings<{ Refusal::ALL.len() }>,
-    encryption: Option<Encryption>,
+    said: Arc<Sayings<{ Refusal::ALL.len() }>>,
+    encryption: Option<Arc<Encryption>>,
 }
 
 /// Why a connection is closed for want of a PROXY header.
@@ -109,8 +110,29 @@ impl Listener {
             proxy_protocol: config.proxy_protocol,
             h2c: config.h2c,
             refused: Refusal::ALL.map(|refusal| metrics.proxy_protocol_refused(refusal)),
-            said: Sayings::default(),
-            encryption: encryption.transpose()?,
+            said: Arc::default(),
+            encryption: encryption.transpose()?.map(Arc::new),
+        })
+    }
+
+    /// The same listener as `config` has it now. Whom it has met before over TLS it still knows, as
+    /// long as the same is expected of clients.
+    ///
+    /// # Errors
+    /// When TLS cannot work with it.
+    pub fn renewed(&self, config: &config::Listener, metrics: &Metrics) -> Result<Self, TlsError> {
+        let same = self.encryption.as_ref().zip(config.tls.as_ref()).filter(|(is, tls)| is.expects_what(tls));
+        let Some((encryption, tls)) = same else {
+            return Ok(Self { said: self.said.clone(), ..Self::new(config, metrics)? });
+        };
+        encryption.show(&tls.certificates);
+        Ok(Self {
+            bind: config.bind,
+            proxy_protocol: config.proxy_protocol,
+            h2c: config.h2c,
+            refused: self.refused.clone(),
+            said: self.said.clone(),
+            encryption: Some(encryption.clone()),
         })
     }
 
@@ -121,20 +143,20 @@ impl Listener {
 
     /// Reads the header, if there is or must be one, shakes hands, and serves what follows, whatever
     /// it speaks.
-    pub async fn arrive(self: Arc<Self>, front: Arc<Front>, socket: Socket, peer: IpAddr, open: Open) {
-        let mut stopping = front.stopping.clone();
+    pub async fn arrive(self: Arc<Self>, service: Arc<Service>, socket: Socket, peer: IpAddr, open: Open) {
+        let mut stopping = service.stopping();
         let arrived = tokio::select! {
             biased;
-            arrived = Box::pin(self.open(&front, socket, peer)) => arrived,
-            () = connection::stopped(&mut stopping) => None,
+            arrived = Box::pin(async { self.open(&service.front(), socket, peer).await }) => arrived,
+            () = stopped(&mut stopping) => None,
         };
         // A task of its own, so that what arriving needs is freed with this one.
         match arrived {
             Some((socket, previous_hop, Speaks::Http1)) => {
-                tokio::spawn(connection::serve(front, socket, previous_hop, open));
+                tokio::spawn(connection::serve(service, socket, previous_hop, open));
             }
             Some((socket, previous_hop, Speaks::Http2)) => {
-                tokio::spawn(http2::serve(front, socket, previous_hop, open));
+                tokio::spawn(http2::serve(service, socket, previous_hop, open));
             }
             None => {}
         }

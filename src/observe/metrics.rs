@@ -1,11 +1,13 @@
 //! Every metric: name, help, labels and buckets, in one place.
 //!
 //! Labels are bounded: what is in them comes from the configuration file or from closed lists,
-//! never from a request; of previous hops the first few have one. What the path of each request touches is looked up once, at the start.
+//! never from a request; of previous hops the first few have one. A server that is gone takes its
+//! series along. What the path of each request touches is looked up once, at the start.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use ahash::AHashMap;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -38,12 +40,14 @@ pub struct Metrics {
     lost_sessions: IntCounterVec,
     findings: IntGaugeVec,
     connect_failures: IntCounterVec,
+    series: Arc<AllSeries>,
     errors: IntCounterVec,
     proxy_protocol_refused: IntCounterVec,
     tls_handshakes: IntCounterVec,
     tls_refused: IntCounterVec,
     damaged_handshakes: IntCounterVec,
     paced: IntCounterVec,
+    reloads: IntCounterVec,
     /// The hops that have a label: the first ones.
     hops: Mutex<Vec<IpAddr>>,
     sessions: IntGauge,
@@ -191,6 +195,7 @@ impl Metrics {
                 "Connections to servers that could not be made.",
                 &["upstream", "server"],
             ),
+            series: Arc::default(),
             errors: counters("steadfast_errors_total", "Requests the proxy itself refused or failed.", &["error"]),
             proxy_protocol_refused: counters(
                 "steadfast_proxy_protocol_refused_total",
@@ -211,6 +216,11 @@ impl Metrics {
                 "steadfast_damaged_handshakes_total",
                 "WebSocket handshakes that came damaged, by what is wrong and previous hop (the first 16, then other).",
                 &["kind", "hop"],
+            ),
+            reloads: counters(
+                "steadfast_reloads_total",
+                "Times the configuration was read again, by result: ok, or refused when nothing changed.",
+                &["result"],
             ),
             hops: Mutex::default(),
             sessions: register(
@@ -271,6 +281,11 @@ impl Metrics {
     /// One more request that the proxy itself refused or failed; `error` is a fixed word.
     pub fn count_error(&self, error: &'static str) {
         self.errors.with_label_values(&[error]).inc();
+    }
+
+    /// The configuration was read again, and is in force if it was right.
+    pub fn reloaded(&self, is_right: bool) {
+        self.reloads.with_label_values(&[if is_right { "ok" } else { "refused" }]).inc();
     }
 
     /// One more WebSocket handshake that `hop` has sent damaged.
@@ -344,9 +359,26 @@ impl Metrics {
     /// What the connections of `server` of `upstream` count with.
     pub fn server(&self, upstream: &str, server: &str) -> ServerMetrics {
         ServerMetrics {
+            _series: self.series(upstream, server),
             open: Kind::ALL.map(|kind| self.open.with_label_values(&[kind.label(), upstream, server])),
             connect_failures: self.connect_failures.with_label_values(&[upstream, server]),
         }
+    }
+
+    fn series(&self, upstream: &str, server: &str) -> Arc<Series> {
+        let key = (upstream.to_owned(), server.to_owned());
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = all.get(&key).and_then(Weak::upgrade) {
+            return series;
+        }
+        let series = Arc::new(Series {
+            key: key.clone(),
+            open: self.open.clone(),
+            connect_failures: self.connect_failures.clone(),
+            all: self.series.clone(),
+        });
+        all.insert(key, Arc::downgrade(&series));
+        series
     }
 }
 
@@ -482,9 +514,38 @@ impl UpstreamMetrics {
     }
 }
 
+/// The series of one server, which end with the last one that has its name.
+#[derive(Debug)]
+struct Series {
+    key: (String, String),
+    open: IntGaugeVec,
+    connect_failures: IntCounterVec,
+    all: Arc<AllSeries>,
+}
+
+/// Those of all servers, by upstream and server.
+type AllSeries = Mutex<AHashMap<(String, String), Weak<Series>>>;
+
+impl Drop for Series {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(&self.key).is_some_and(|series| series.strong_count() > 0) {
+            return; // Another server of this name has come at this very moment.
+        }
+        all.remove(&self.key);
+        let (upstream, server) = (self.key.0.as_str(), self.key.1.as_str());
+        // What was never looked up cannot be removed, and need not be.
+        for kind in Kind::ALL {
+            let _ = self.open.remove_label_values(&[kind.label(), upstream, server]);
+        }
+        let _ = self.connect_failures.remove_label_values(&[upstream, server]);
+    }
+}
+
 /// What the connections of one server count with.
 #[derive(Debug)]
 pub struct ServerMetrics {
+    _series: Arc<Series>,
     open: [IntGauge; 4],
     /// Connections that could not be made.
     pub connect_failures: IntCounter,
@@ -528,7 +589,8 @@ mod tests {
         chat.passed(5, 0);
         chat.ended(Kind::WebSocket, EndReason::ClientClosed, 3.0);
         chat.found(Finding::ForeignTags, true);
-        metrics.server("chat", "a").open(Kind::EventStream).inc();
+        let server = metrics.server("chat", "a");
+        server.open(Kind::EventStream).inc();
         metrics.count_error("no_route");
         for (code, label) in [
             (Some(1000), "1000"),

@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use http::{Method, Version};
 
 use super::access_log::{AccessLog, Line};
@@ -25,7 +26,7 @@ pub struct Observer {
     /// All metrics.
     pub metrics: Metrics,
     /// The access log, when it is on.
-    pub access_log: Option<AccessLog>,
+    pub access_log: ArcSwapOption<AccessLog>,
     /// For requests that belong to no upstream.
     unrouted: UpstreamMetrics,
 }
@@ -34,7 +35,7 @@ impl Observer {
     /// An observer that counts, and writes lines when there is a log.
     pub fn new(metrics: Metrics, access_log: Option<AccessLog>) -> Self {
         let unrouted = metrics.upstream("");
-        Self { metrics, access_log, unrouted }
+        Self { metrics, access_log: ArcSwapOption::from_pointee(access_log), unrouted }
     }
 }
 
@@ -94,7 +95,7 @@ pub struct Record {
 impl Record {
     /// A request whose head was complete at `began`. `asked` is called when there is a log.
     pub fn new(observer: Arc<Observer>, began: Instant, asked: impl FnOnce(&AccessLog) -> Asked) -> Self {
-        let asked = observer.access_log.as_ref().map(|log| Box::new(asked(log)));
+        let asked = observer.access_log.load().as_deref().map(|log| Box::new(asked(log)));
         Self {
             observer,
             began,
@@ -263,7 +264,7 @@ impl Drop for Record {
         let metrics = self.metrics();
         metrics.answered(self.status);
         metrics.ended(self.kind, self.reason, duration.as_secs_f64());
-        if let (Some(log), Some(asked)) = (&self.observer.access_log, &self.asked) {
+        if let (Some(log), Some(asked)) = (&*self.observer.access_log.load(), &self.asked) {
             self.write_line(log, asked, duration);
         }
         self.leave_server();

@@ -19,6 +19,7 @@ use crate::observe::metrics::{Metrics, SessionStoreMetrics};
 /// Remembers who issued a session. All threads share it.
 #[derive(Debug)]
 pub struct SessionStore {
+    config: config::SessionStore,
     memory: Memory,
     redis: Option<Redis>,
     began: Instant,
@@ -30,11 +31,17 @@ impl SessionStore {
     pub fn new(config: &config::SessionStore, metrics: &Metrics) -> Self {
         let metrics = metrics.session_store();
         Self {
+            config: config.clone(),
             memory: Memory::new(config.sessions, config.idle),
             redis: config.redis.as_ref().map(|redis| Redis::new(redis, config.idle, metrics.clone())),
             began: Instant::now(),
             metrics,
         }
+    }
+
+    /// Whether it is the one that `config` describes.
+    pub fn is_of(&self, config: &config::SessionStore) -> bool {
+        self.config == *config
     }
 
     /// The server that issued `session`, which counts as a use. `None` when it is unknown, or

@@ -1,31 +1,36 @@
 //! Upstreams: groups of servers, with what is known of them while the proxy runs.
+//!
+//! An [`Upstream`] is a snapshot: what one configuration says, over the servers that there were at
+//! that moment. It never changes; a new configuration, or other answers of DNS, make a new one, and
+//! exchanges and relays keep the one that they began with. A [`Server`] lives on through all of
+//! them, so what is known of it, and who is connected to it, outlives every snapshot.
 
 pub mod connect;
 pub mod headers;
 pub mod pace;
 mod pool;
 pub mod request;
+mod servers;
 
-use std::io;
 use std::iter;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use pool::Pool;
+pub use servers::{Server, ServerId, Servers};
 
 use pace::{Pace, TooMany};
 
 use crate::affinity::doctor::{self, Doctor, News, Patient};
 use crate::affinity::learned::ServerName;
 use crate::affinity::tag::{Secret, ServerTag};
-use crate::balance::{Balancer, Candidate, Chance};
-use crate::config::{self, AffinitySource, Config, Sse, State, StickyCookie, TcpKeepalive, Timeouts, WebSocket};
+use crate::balance::{Balancer, Chance};
+use crate::config::{self, AffinitySource, Config, Sse, StickyCookie, TcpKeepalive, Timeouts, WebSocket};
 use crate::handshake::Damage;
 use crate::observe::Sayings;
-use crate::observe::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
+use crate::observe::metrics::{Metrics, UpstreamMetrics};
 use crate::proxy_protocol::Version;
-use crate::relay::Kind;
 use crate::tls::Back;
 
 /// A group of servers that serve the same thing.
@@ -34,7 +39,7 @@ pub struct Upstream {
     /// Its name in the file.
     pub name: String,
     /// Its servers, in the order of the file.
-    pub servers: Vec<Server>,
+    pub servers: Vec<Arc<Server>>,
     /// Where its clients' keys are looked for.
     pub affinity: Vec<AffinitySource>,
     /// How long each phase may take.
@@ -44,9 +49,9 @@ pub struct Upstream {
     /// What is done for WebSockets.
     pub websocket: WebSocket,
     /// How fast it takes those who come to stay, if that is limited.
-    pace: Option<Pace>,
+    pace: Option<Arc<Pace>>,
     /// What the log has said of those for whom that was not fast enough.
-    said_too_many: Sayings<1>,
+    said_too_many: Arc<Sayings<1>>,
     /// How its servers are told whose connection is passed on; `None`: not at all.
     pub send_proxy_protocol: Option<Version>,
     /// How TCP finds out that a silent peer of a relay is gone.
@@ -56,45 +61,30 @@ pub struct Upstream {
     /// What its requests count with.
     pub metrics: UpstreamMetrics,
     /// Who notices when its affinity has collapsed.
-    doctor: Doctor,
+    doctor: Arc<Doctor>,
     /// What stands for each server in tags.
     tags: Vec<ServerTag>,
     /// What stands for each server in the session store.
     names: Vec<ServerName>,
     balancer: Balancer,
     /// Counts the requests that no key names.
-    keyless: AtomicUsize,
+    keyless: Arc<AtomicUsize>,
 }
-
-/// One server.
-#[derive(Debug)]
-pub struct Server {
-    /// Names it among all servers of the process, for the pool.
-    pub id: ServerId,
-    /// Its name in logs and metrics.
-    pub name: String,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The address as text.
-    pub authority: String,
-    /// What its connections count with.
-    pub metrics: ServerMetrics,
-    weight: u32,
-    state: State,
-    open: AtomicUsize,
-    /// Whether the last try to connect failed: so that the log says it once.
-    is_failing: AtomicBool,
-}
-
-/// Names a server among all of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ServerId(usize);
 
 impl Upstream {
-    /// The upstreams of a configuration, in its order.
-    pub fn all(config: &Config, secret: &Secret, metrics: &Metrics) -> Vec<Arc<Self>> {
-        let mut ids = (0..).map(ServerId);
-        let upstream = |it| Arc::new(Self::new(it, config.tcp_keepalive, secret, metrics, &mut ids));
+    /// The upstreams of a configuration, in its order, over servers of `servers`. What `before`
+    /// has gathered goes on, where it is about the same thing.
+    pub fn all(
+        config: &Config,
+        secret: &Secret,
+        metrics: &Metrics,
+        servers: &Servers,
+        before: &[Arc<Self>],
+    ) -> Vec<Arc<Self>> {
+        let upstream = |it: &config::Upstream| {
+            let before = before.iter().find(|before| before.name == it.name).map(|before| &**before);
+            Arc::new(Self::new(it, config.tcp_keepalive, secret, metrics, servers, before))
+        };
         config.upstreams.iter().map(upstream).collect()
     }
 
@@ -103,27 +93,33 @@ impl Upstream {
         tcp_keepalive: TcpKeepalive,
         secret: &Secret,
         metrics: &Metrics,
-        ids: &mut impl Iterator<Item = ServerId>,
+        servers: &Servers,
+        before: Option<&Self>,
     ) -> Self {
-        let servers = config.servers.iter().zip(ids);
+        let doctor = before.filter(|before| before.affinity == config.affinity).map(|before| before.doctor.clone());
+        let new_doctor = || Doctor::new(Patient { upstream: config.name.clone(), sources: config.affinity.clone() });
+        let pace = |pacing| {
+            let same = before.and_then(|before| before.pace.clone()).filter(|pace| pace.is_of(pacing));
+            same.unwrap_or_else(|| Arc::new(Pace::new(pacing)))
+        };
         Self {
             name: config.name.clone(),
             balancer: Balancer::new(config.balance, &config.servers),
-            servers: servers.map(|(server, id)| Server::new(server, id, &config.name, metrics)).collect(),
+            servers: config.servers.iter().map(|server| servers.server(&config.name, server, metrics)).collect(),
             tags: config.servers.iter().map(|server| secret.server(&server.name)).collect(),
             names: config.servers.iter().map(|server| ServerName::of(&server.name)).collect(),
             affinity: config.affinity.clone(),
-            doctor: Doctor::new(Patient { upstream: config.name.clone(), sources: config.affinity.clone() }),
+            doctor: doctor.unwrap_or_else(|| Arc::new(new_doctor())),
             timeouts: config.timeouts,
             sse: config.sse.clone(),
             websocket: config.websocket,
-            pace: config.pacing.map(Pace::new),
-            said_too_many: Sayings::default(),
+            pace: config.pacing.map(pace),
+            said_too_many: before.map(|before| before.said_too_many.clone()).unwrap_or_default(),
             send_proxy_protocol: config.send_proxy_protocol,
             tcp_keepalive,
             tls: config.tls.as_ref().map(|tls| tls.back.clone()),
             metrics: metrics.upstream(&config.name),
-            keyless: AtomicUsize::new(0),
+            keyless: before.map(|before| before.keyless.clone()).unwrap_or_default(),
         }
     }
 
@@ -197,8 +193,8 @@ impl Upstream {
     }
 
     fn census(&self) -> doctor::Servers {
-        let open = || self.servers.iter().map(|server| server.open.load(Ordering::Relaxed));
-        let is_ready = |server: &&Server| server.state().takes_clients() && !server.is_failing.load(Ordering::Relaxed);
+        let open = || self.servers.iter().map(|server| server.connections());
+        let is_ready = |server: &&Arc<Server>| server.state().takes_clients() && !server.is_failing();
         doctor::Servers {
             ready: self.servers.iter().filter(is_ready).count(),
             open: open().sum(),
@@ -221,65 +217,5 @@ impl Upstream {
     /// What stands for `server` in tags.
     pub fn tag(&self, server: usize) -> ServerTag {
         self.tags[server]
-    }
-}
-
-impl Server {
-    fn new(config: &config::Server, id: ServerId, upstream: &str, metrics: &Metrics) -> Self {
-        Self {
-            id,
-            name: config.name.clone(),
-            address: config.address,
-            authority: config.address.to_string(),
-            metrics: metrics.server(upstream, &config.name),
-            weight: config.weight,
-            state: config.state,
-            open: AtomicUsize::new(0),
-            is_failing: AtomicBool::new(false),
-        }
-    }
-
-    fn candidate(&self) -> Candidate {
-        Candidate {
-            weight: self.weight,
-            open: self.open.load(Ordering::Relaxed),
-            is_failing: self.is_failing.load(Ordering::Relaxed),
-            state: self.state(),
-        }
-    }
-
-    /// What it may get at this moment.
-    pub fn state(&self) -> State {
-        self.state
-    }
-
-    /// A connection to it was made.
-    pub fn connected(&self, upstream: &str) {
-        if self.is_failing.load(Ordering::Relaxed) && self.is_failing.swap(false, Ordering::Relaxed) {
-            tracing::info!("upstream {upstream}: server {} can be reached again", self.name);
-        }
-    }
-
-    /// A connection to it could not be made.
-    pub fn failed(&self, upstream: &str, error: &io::Error) {
-        self.metrics.connect_failures.inc();
-        if !self.is_failing.swap(true, Ordering::Relaxed) {
-            let Self { name, address, .. } = self;
-            tracing::warn!(
-                "upstream {upstream}: cannot connect to server {name} at {address}: {error}; its clients go to the others"
-            );
-        }
-    }
-
-    /// One more exchange or relay of `kind` holds a connection.
-    pub fn open(&self, kind: Kind) {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        self.metrics.open(kind).inc();
-    }
-
-    /// One less.
-    pub fn close(&self, kind: Kind) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.open(kind).dec();
     }
 }

@@ -21,8 +21,8 @@ use crate::config::Pacing;
 /// The pace of one upstream, the same for all threads.
 #[derive(Debug)]
 pub struct Pace {
+    pacing: Pacing,
     bucket: Mutex<Bucket>,
-    queue: Duration,
     waiting: AtomicUsize,
     /// As many as get a token within `queue`: anybody behind them would wait in vain.
     waiting_max: usize,
@@ -47,11 +47,16 @@ impl Pace {
         let Pacing { per_second, queue } = pacing;
         let in_time = (queue.as_secs_f64() * f64::from(per_second)).ceil();
         Self {
+            pacing,
             bucket: Mutex::new(Bucket::new(per_second, Instant::now())),
-            queue,
             waiting: AtomicUsize::new(0),
             waiting_max: in_time as usize, // Saturates, and both factors have bounds.
         }
+    }
+
+    /// Whether it is what `pacing` allows.
+    pub fn is_of(&self, pacing: Pacing) -> bool {
+        self.pacing == pacing
     }
 
     /// Waits for a token. Dropped before that, it leaves nothing behind.
@@ -72,7 +77,7 @@ impl Pace {
                 sleep_until(at.into()).await;
             }
         };
-        timeout(self.queue, in_line).await.map_err(|_| TooMany)?;
+        timeout(self.pacing.queue, in_line).await.map_err(|_| TooMany)?;
         Ok(Passage::Waited)
     }
 }

@@ -86,6 +86,8 @@ mod migration;
 // Which client goes to which server: as nginx hashes, by the first source, without needless moves.
 mod stickiness;
 // Servers that are not ready: what they keep, what they get no more, what moves.
+// Another configuration while everything goes on.
+mod reload;
 mod states;
 // Upstreams of the same servers: what is posted through one is pushed through the other.
 mod pairs;

@@ -11,13 +11,16 @@ mod upstreams;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::mistakes::quoted;
 use super::reader::{Fields, Item};
 use crate::affinity::tag::Secret;
 
-use super::{AccessLog, ClientIp, Config, Limits, LogFormat, LogPath, Shutdown, TcpKeepalive, TrustedProxies, suggest};
+use super::{
+    AccessLog, ClientIp, Config, Limits, LogFormat, LogPath, Shutdown, TcpKeepalive, TrustedProxies, Written, suggest,
+};
 
 /// Reads the whole file. What it returns is only good if no complaint was noted.
 pub(super) fn config(root: &Item<'_>) -> Option<Config> {
@@ -43,6 +46,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         access_log: access_log(&mut fields),
         shutdown: shutdown(&mut fields),
         threads: threads(&mut fields),
+        written: Written(Arc::new(root.value().clone())),
     };
     fields.finish(&[]);
     Some(config)

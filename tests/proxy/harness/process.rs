@@ -97,6 +97,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Tells it to read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
     }

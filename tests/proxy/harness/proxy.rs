@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::Value;
@@ -162,7 +163,7 @@ impl Setup {
             found.unwrap_or_else(|| panic!("no {word:?} in:\n{}", said.join("\n")))
         };
         let (address, admin) = (address("listening on "), address("admin on "));
-        Proxy { process, address, admin, _directory: directory }
+        Proxy { process, address, admin, file, _directory: directory }
     }
 
     fn of_upstream(mut self, key: &str, value: &str) -> Self {
@@ -207,6 +208,7 @@ pub(crate) struct Proxy {
     process: Process,
     address: SocketAddr,
     admin: SocketAddr,
+    file: PathBuf,
     _directory: TempDir,
 }
 
@@ -245,6 +247,35 @@ impl Proxy {
         socket2::SockRef::from(&socket).set_tcp_mss(ETHERNET_MSS).expect("a socket can have small segments");
         let stream = soon("a connection", socket.connect(self.address())).await;
         Wire::new(stream.expect("the proxy listens"), "client")
+    }
+
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Changes its configuration file: each of these texts becomes another one.
+    pub(crate) fn rewrite(&self, changes: &[(&str, &str)]) {
+        let mut text = std::fs::read_to_string(&self.file).expect("the file is ours");
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from:?} is not in:\n{text}");
+            text = text.replace(from, to);
+        }
+        std::fs::write(&self.file, text).expect("the file is ours");
+    }
+
+    /// Has it read its configuration file again, in which these texts become others; returns the
+    /// answer.
+    pub(crate) async fn reload(&self, changes: &[(&str, &str)]) -> Message {
+        self.rewrite(changes);
+        let mut client = self.connect_admin().await;
+        client.send("POST /reload HTTP/1.1\r\nHost: localhost\r\nX-Steadfast: 1\r\nConnection: close\r\n\r\n").await;
+        client.response().await
+    }
+
+    /// Tells it to read its configuration file again, without waiting for that.
+    pub(crate) fn hang_up(&self) {
+        self.process.hang_up();
     }
 
     /// Its own socket whose peer has this address; `None` where nobody may look.

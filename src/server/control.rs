@@ -1,0 +1,242 @@
+//! What the main thread does while workers serve: obeys signals and commands, and changes what is
+//! in force. Whatever may fail comes first, so that a configuration is in force whole or not at all.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::StartError;
+use super::assembly::Assembly;
+use super::posts::{Duty, Post};
+use super::sockets::bind_shared;
+use super::worker::Assignment;
+use crate::admin::{self, Admin};
+use crate::command::{Command, Reloaded};
+use crate::config::{self, Config};
+use crate::listener::Listener;
+use crate::observe::access_log::{AccessLog, Writer};
+use crate::service::Service;
+
+/// What there is to change.
+pub(super) struct Control {
+    pub(super) config: Config,
+    /// Where that came from; `None` when from no file.
+    pub(super) file: Option<PathBuf>,
+    pub(super) assembly: Assembly,
+    pub(super) service: Arc<Service>,
+    pub(super) posts: Vec<Arc<Post>>,
+    /// Where each worker hears of new posts.
+    pub(super) crew: Vec<mpsc::UnboundedSender<Assignment>>,
+    pub(super) admin: Arc<Admin>,
+    /// The task that accepts at the admin address.
+    pub(super) admin_task: Option<AbortHandle>,
+    pub(super) log: Option<Writer>,
+    pub(super) stop: watch::Sender<bool>,
+}
+
+/// A post, and the listener that it gets; `None` when it is a new one.
+type Manned = (Arc<Post>, Option<Listener>);
+
+/// How the process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Every worker has ended by itself.
+    Graceful,
+    /// The operator asked a second time.
+    AtOnce,
+}
+
+/// What the process may be told by signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Control {
+    /// Goes on until the process is to end, and sees to that.
+    pub(super) async fn run(
+        &mut self,
+        commands: mpsc::Receiver<Command>,
+        threads: Vec<JoinHandle<()>>,
+    ) -> io::Result<End> {
+        let mut signals = Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        };
+        tracing::info!("ready");
+        let name = self.obey(commands, &mut signals).await;
+        tracing::info!("{name}: stopping; no new connections, what is under way may finish");
+        self.stop.send_replace(true);
+        // Its own copies of their sockets go with them.
+        self.posts.drain(..).for_each(|post| post.order(Duty::Leave));
+        // The admin address answers until the last worker is done.
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).any(|end| end.is_err()));
+        tokio::select! {
+            joined = joined => {
+                if joined.unwrap_or(true) {
+                    tracing::error!("a worker panicked");
+                }
+                return Ok(End::Graceful);
+            }
+            _ = signals.interrupt.recv() => tracing::warn!("SIGINT again: stopping at once"),
+            _ = signals.terminate.recv() => tracing::warn!("SIGTERM again: stopping at once"),
+        }
+        Ok(End::AtOnce)
+    }
+
+    /// Returns the name of the signal that says to stop.
+    async fn obey(&mut self, mut commands: mpsc::Receiver<Command>, signals: &mut Signals) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return "SIGTERM",
+                _ = signals.interrupt.recv() => return "SIGINT",
+                _ = signals.hang_up.recv() => drop(self.reload("SIGHUP").await),
+                Some(command) = commands.recv() => match command {
+                    Command::Reload(reply) => {
+                        // Whoever asked may have left.
+                        let _ = reply.send(self.reload("reload").await);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Reads the file again, puts what it says in force, and tells what that changes.
+    async fn reload(&mut self, asked_by: &str) -> Reloaded {
+        let reloaded = self.read_and_apply().await;
+        match &reloaded {
+            Ok(changes) if changes.is_empty() => tracing::info!("{asked_by}: the configuration says what it said"),
+            Ok(changes) => {
+                tracing::info!("{asked_by}: another configuration is in force, {} change(s)", changes.len());
+                changes.iter().for_each(|change| tracing::info!("{asked_by}: {change}"));
+            }
+            Err(why) => tracing::error!("{asked_by}: refused, nothing has changed: {why}"),
+        }
+        self.assembly.observer.metrics.reloaded(reloaded.is_ok());
+        reloaded
+    }
+
+    async fn read_and_apply(&mut self) -> Reloaded {
+        let file = self.file.clone().ok_or("the configuration came from no file that could be read again")?;
+        let loaded = tokio::task::spawn_blocking(move || config::load(&file)).await;
+        let config = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.apply(config).map_err(|error| error.to_string())
+    }
+
+    /// Puts `config` in force. What it needs is there before anything changes.
+    fn apply(&mut self, mut config: Config) -> Result<Vec<String>, StartError> {
+        let mut changes = config::difference(&self.config, &config);
+        if config.threads != self.config.threads {
+            changes.push(format!("threads: stays {} until the process is another one", self.config.threads));
+            config.threads = self.config.threads;
+        }
+        let posts = self.posts_of(&config)?;
+        let admin = self.admin_of(&config)?;
+        let log = AccessLog::open(&config.access_log, self.assembly.observer.metrics.log_lines_lost.clone())?;
+
+        self.service.replace(Arc::new(self.assembly.front(&config, Some(&self.service.front()))));
+        self.serve_at(posts, &config);
+        self.serve_admin(admin, &config);
+        let (log, writer) = log.map_or((None, None), |(log, writer)| (Some(Arc::new(log)), Some(writer)));
+        self.assembly.observer.access_log.store(log);
+        if let Some(writer) = std::mem::replace(&mut self.log, writer) {
+            // Once nobody writes any more it ends; nobody has to wait for that.
+            tokio::task::spawn_blocking(|| writer.join());
+        }
+        self.config = config;
+        Ok(changes)
+    }
+
+    /// The posts of `config`: those that stay with the listener that they get, and new ones.
+    fn posts_of(&self, config: &Config) -> Result<Vec<Manned>, StartError> {
+        let metrics = &self.assembly.observer.metrics;
+        let mut left = self.posts.clone();
+        let post = |listener: &config::Listener| match left.iter().position(|post| post.is_at(listener)) {
+            Some(at) => {
+                let post = left.remove(at);
+                let renewed = post.listener().renewed(listener, metrics)?;
+                Ok((post, Some(renewed)))
+            }
+            None => {
+                let post = Post::bind(listener, config.threads.get(), &config.tcp_keepalive, metrics)?;
+                Ok((Arc::new(post), None))
+            }
+        };
+        config.listeners.iter().map(post).collect()
+    }
+
+    fn serve_at(&mut self, posts: Vec<Manned>, config: &Config) {
+        let mut stay = Vec::new();
+        for (post, listener) in posts {
+            match listener {
+                Some(listener) => post.replace(listener, &config.tcp_keepalive),
+                None => self.assign(&post),
+            }
+            stay.push(post);
+        }
+        for post in &self.posts {
+            if !stay.iter().any(|other| Arc::ptr_eq(other, post)) {
+                tracing::info!("no longer listening on {}; its connections stay", post.address);
+                post.order(Duty::Leave);
+            }
+        }
+        self.posts = stay;
+    }
+
+    /// Has every worker accept at `post`.
+    pub(super) fn assign(&self, post: &Arc<Post>) {
+        tracing::info!("listening on {}", post.address);
+        for (worker, crew) in self.crew.iter().enumerate() {
+            match post.socket(worker) {
+                // A worker that has ended needs no work.
+                Ok(socket) => drop(crew.send(Assignment { post: post.clone(), socket })),
+                Err(error) => tracing::error!("worker {worker} cannot listen on {}: {error}", post.address),
+            }
+        }
+    }
+
+    /// Another socket for the admin address, if it is another one.
+    fn admin_of(&self, config: &Config) -> Result<Option<std::net::TcpListener>, StartError> {
+        let bind = |config: &Config| config.admin.as_ref().map(|admin| admin.bind);
+        match bind(config) {
+            Some(address) if bind(&self.config) != Some(address) => bind_admin(address, config).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn serve_admin(&mut self, socket: Option<std::net::TcpListener>, config: &Config) {
+        self.admin.set_token(config.admin.as_ref().and_then(|admin| admin.token.clone()));
+        if (socket.is_some() || config.admin.is_none())
+            && let Some(task) = self.admin_task.take()
+        {
+            task.abort();
+        }
+        if let Some(Err(error)) = socket.map(|socket| self.listen_for_admin(socket)) {
+            tracing::error!("admin: {error}");
+        }
+    }
+
+    /// Serves the admin address on `socket`.
+    pub(super) fn listen_for_admin(&mut self, socket: std::net::TcpListener) -> io::Result<()> {
+        tracing::info!("admin on {}", socket.local_addr()?);
+        let listener = TcpListener::from_std(socket)?;
+        self.admin_task = Some(tokio::spawn(admin::serve(listener, self.admin.clone())).abort_handle());
+        Ok(())
+    }
+}
+
+/// A socket for the admin address.
+pub(super) fn bind_admin(address: std::net::SocketAddr, config: &Config) -> Result<std::net::TcpListener, StartError> {
+    let failed = |error| StartError::Bind { address, error };
+    let bound = bind_shared(address, 1, &config.tcp_keepalive).map_err(failed)?.pop();
+    bound.ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))
+}
