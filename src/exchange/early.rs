@@ -272,7 +272,7 @@ impl Begun {
             record.end(EndReason::ClientError);
             return Next::Close;
         };
-        client.collect(self.events().end());
+        client.collect(&self.events().end(None));
         let failed = match timeout(upstream.timeouts.send, client.flush()).await {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some(EndReason::ClientError),

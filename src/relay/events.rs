@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::chunked::{self, Decoder, Malformed};
-use super::sse::Place;
+use super::sse::{Gap, Place};
 
 /// Space that must be free before the bytes given to [`Events::pass`].
 pub const HEADROOM: usize = chunked::SIZE_ROOM + 2;
@@ -65,13 +65,14 @@ pub struct Events {
     decoder: Option<Decoder>,
     client: ClientFraming,
     place: Place,
+    gap: Gap,
 }
 
 impl Events {
     /// A stream of which nothing has been passed on.
     pub fn new(server: ServerFraming, client: ClientFraming) -> Self {
         let decoder = (server == ServerFraming::Chunked).then(Decoder::default);
-        Self { decoder, client, place: Place::Start }
+        Self { decoder, client, place: Place::Start, gap: Gap::default() }
     }
 
     /// A stream of which only lines of ours have been passed on.
@@ -95,6 +96,7 @@ impl Events {
             data = bytes.start + decoded.start..bytes.start + decoded.end;
         }
         if !data.is_empty() {
+            self.gap.pass(&buffer[data.clone()]);
             let pass = self.place.pass(&buffer[data.clone()]);
             data.start += pass.skip;
             data.start -= pass.owed.len();
@@ -137,6 +139,11 @@ impl Events {
         self.place == Place::Start
     }
 
+    /// Whether no event has begun that is not complete.
+    pub fn is_between(&self) -> bool {
+        self.gap.is_between()
+    }
+
     /// What inserts `comment` now, or `None` where the stream is within a line.
     pub fn comment(&mut self, comment: &str) -> Option<Vec<u8>> {
         let line = self.place.comment(comment)?;
@@ -150,12 +157,18 @@ impl Events {
         }
     }
 
-    /// What ends the stream on the proxy's own account.
-    pub fn end(&self) -> &'static [u8] {
-        match self.client {
-            ClientFraming::Chunked if !self.is_done() => chunked::LAST_CHUNK,
-            _ => &[],
+    /// What ends the stream on the proxy's own account. The client is told how long to wait before it
+    /// connects again, if that is to be its pace.
+    pub fn end(&self, retry: Option<Duration>) -> Vec<u8> {
+        if self.is_done() {
+            return Vec::new();
         }
+        let line = retry.map(|wait| self.place.farewell(wait)).filter(|line| !line.is_empty());
+        let mut end = line.map_or_else(Vec::new, |line| self.framed(line));
+        if self.client == ClientFraming::Chunked {
+            end.extend_from_slice(chunked::LAST_CHUNK);
+        }
+        end
     }
 }
 
@@ -230,6 +243,17 @@ mod tests {
         let mut buffer = [&[0; HEADROOM], "\u{FEFF}a\n".as_bytes(), &[0; TAILROOM]].concat();
         let range = events.pass(&mut buffer, HEADROOM..HEADROOM + 5).expect("no framing to break");
         assert_eq!(buffer[range], *b"a\n");
+    }
+
+    #[test]
+    fn a_stream_that_we_end_says_when_to_come_again() {
+        use ClientFraming::{Chunked, UntilClose};
+        let wait = Some(Duration::from_millis(700));
+        let end = |client, retry| Events::new(ServerFraming::UntilClose, client).end(retry);
+        assert_eq!(end(Chunked, wait), b"c\r\nretry: 700\n\n\r\n0\r\n\r\n");
+        assert_eq!(end(UntilClose, wait), b"retry: 700\n\n");
+        assert_eq!(end(Chunked, None), b"0\r\n\r\n");
+        assert_eq!(end(UntilClose, None), b"");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
+use super::departures::{Drain, DrainId};
 use super::{EndReason, Kind, registry};
 use crate::upstream::Upstream;
 
@@ -174,6 +175,10 @@ enum Order {
     Describe(Arc<Query>, mpsc::Sender<Answer>),
     /// To end a relay, and to say whether it has it.
     End(Id, EndReason, mpsc::Sender<bool>),
+    /// To have relays end, each at its moment.
+    Drain(Arc<Drain>),
+    /// To let those stay that have not left for this one.
+    Cancel(DrainId),
 }
 
 /// The workers of the process, as seen from other threads.
@@ -269,6 +274,27 @@ impl Workers {
         }
     }
 
+    /// Has the relays end that `drain` is about; `false` when not every worker has heard of it.
+    pub async fn drain(&self, drain: &Arc<Drain>) -> bool {
+        self.order(|| Order::Drain(drain.clone())).await
+    }
+
+    /// Lets those stay that have not left for the drain of this `id`; `false` when not every worker
+    /// has heard of it.
+    pub async fn cancel(&self, id: DrainId) -> bool {
+        self.order(|| Order::Cancel(id)).await
+    }
+
+    /// Puts an order into every inbox, and waits a while for room in it.
+    async fn order(&self, order: impl Fn() -> Order) -> bool {
+        let mut is_heard = true;
+        for inbox in &self.inboxes {
+            // A worker that has ended has no relays.
+            is_heard &= timeout(ANSWERS_WITHIN, inbox.send(order())).await.is_ok();
+        }
+        is_heard
+    }
+
     /// Puts an order into every inbox, and says how many workers should answer. One that has ended
     /// has no relays.
     fn tell(&self, order: impl Fn() -> Order) -> usize {
@@ -290,6 +316,8 @@ impl Inbox {
                     // There is room for one answer of each worker.
                     let _ = asker.try_send(registry::end(id, reason));
                 }
+                Order::Drain(drain) => registry::drain(drain),
+                Order::Cancel(id) => registry::cancel(id),
             }
         }
     }

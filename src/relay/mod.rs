@@ -8,6 +8,7 @@
 //! ```text
 //! run        the task: two sockets, polled            inbox     what other threads ask for
 //!  ├─ lane   bytes one way, and back-pressure         registry  this thread's relays
+//!  │                                                  departures  who leaves when (pure)
 //!  ├─ events what happens to an event stream (pure)  timers    coarse time (pure)
 //!  │    ├─ chunked   framing off and on (pure)
 //!  │    └─ sse       where a comment may stand (pure)
@@ -17,6 +18,7 @@
 //! ```
 
 pub mod chunked;
+pub mod departures;
 pub mod events;
 pub mod frames;
 pub mod inbox;
@@ -97,6 +99,12 @@ pub enum EndReason {
     MaxAge,
     /// The operator ended it by its id.
     Operator,
+    /// Its server is drained, or its upstream, or the process.
+    Drained,
+    /// It belongs to another server by now.
+    Rebalanced,
+    /// Its server is down, and its upstream keeps no relays with such.
+    ServerDown,
     /// The proxy is stopping.
     Shutdown,
     /// The proxy itself answered, with an error.
@@ -120,13 +128,21 @@ impl EndReason {
         Self::Idle,
         Self::MaxAge,
         Self::Operator,
+        Self::Drained,
+        Self::Rebalanced,
+        Self::ServerDown,
         Self::Shutdown,
         Self::Refused,
     ];
 
     /// Whether the proxy ends something whole for it, and not because a peer is gone or fails.
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Idle | Self::MaxAge | Self::Operator | Self::Shutdown)
+        matches!(self, Self::Idle | Self::MaxAge | Self::Operator) || self.is_move()
+    }
+
+    /// Whether the client is to come back at once, and will be served: elsewhere, or by another process.
+    pub fn is_move(self) -> bool {
+        matches!(self, Self::Drained | Self::Rebalanced | Self::ServerDown | Self::Shutdown)
     }
 
     /// The word for logs and metric labels.
@@ -143,6 +159,9 @@ impl EndReason {
             Self::Idle => "idle",
             Self::MaxAge => "max_age",
             Self::Operator => "operator",
+            Self::Drained => "drained",
+            Self::Rebalanced => "rebalanced",
+            Self::ServerDown => "server_down",
             Self::Shutdown => "shutdown",
             Self::Refused => "refused",
         }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use tokio::sync::mpsc::Sender;
 
+use super::departures::{Departures, Drain, DrainId, Whose};
 use super::inbox::{Answer, Id, Page, Query};
 use super::timers::{Tick, Ticket, Wheel};
 use super::{EndReason, Kind};
@@ -40,6 +41,7 @@ struct Registry {
     /// Who wants to know about the relays in these slots. As many as one page has, and each until
     /// its relay has had its turn.
     questions: AHashMap<u32, Sender<Answer>>,
+    departures: Departures,
 }
 
 struct Occupant {
@@ -50,6 +52,8 @@ struct Occupant {
     server: u16,
     ending: Option<EndReason>,
     is_asked: bool,
+    /// It has a moment to leave.
+    is_departing: bool,
 }
 
 /// What a relay is told that is to end.
@@ -85,6 +89,28 @@ impl Registry {
             slots: Vec::new(),
             free: Vec::new(),
             questions: AHashMap::new(),
+            departures: Departures::default(),
+        }
+    }
+
+    /// Has those leave whose moment has come.
+    fn see_off(&mut self) {
+        while let Some((ticket, reason)) = self.departures.due(self.now) {
+            if let Some(occupant) = self.occupant(ticket).filter(|occupant| occupant.ending.is_none()) {
+                occupant.end(reason);
+            }
+        }
+    }
+
+    /// Gives a moment to leave to whoever has begun since a drain did that is about it.
+    fn find_newcomers(&mut self) {
+        let drains: Vec<_> = self.departures.drains().cloned().collect();
+        for (slot, occupant) in (0..).zip(&mut self.slots) {
+            let Some(occupant) = occupant.as_mut().filter(|occupant| occupant.may_depart()) else { continue };
+            let Some(drain) = drains.iter().find(|drain| occupant.is_of(&drain.whose)) else { continue };
+            occupant.is_departing = true;
+            let ticket = Ticket { slot, turn: occupant.id.turn() };
+            self.departures.join(drain.id, ticket, self.now, &mut fastrand::Rng::new());
         }
     }
 
@@ -111,6 +137,19 @@ impl Occupant {
             && query.server.as_ref().is_none_or(is_server)
     }
 
+    fn is_of(&self, whose: &Whose) -> bool {
+        match whose {
+            Whose::All => true,
+            Whose::Upstream(name) => self.upstream.name == *name,
+            Whose::Server(id) => self.upstream.servers[usize::from(self.server)].id == *id,
+        }
+    }
+
+    /// Whether nothing is settled about its end yet.
+    fn may_depart(&self) -> bool {
+        self.ending.is_none() && !self.is_departing
+    }
+
     fn end(&mut self, reason: EndReason) {
         self.ending = Some(reason);
         self.waker.wake_by_ref();
@@ -122,7 +161,8 @@ impl Place {
     pub fn new(waker: &Waker, kind: Kind, upstream: &Arc<Upstream>, server: u16) -> Self {
         let id = Id(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         let (waker, upstream) = (waker.clone(), upstream.clone());
-        let occupant = Occupant { id, waker, kind, upstream, server, ending: None, is_asked: false };
+        let (is_asked, is_departing) = (false, false);
+        let occupant = Occupant { id, waker, kind, upstream, server, ending: None, is_asked, is_departing };
         REGISTRY.with_borrow_mut(|registry| {
             let slot = registry.free.pop().unwrap_or_else(|| {
                 registry.slots.push(None);
@@ -186,6 +226,40 @@ pub fn tick() {
         for ticket in due {
             if let Some(occupant) = registry.occupant(ticket) {
                 occupant.waker.wake_by_ref();
+            }
+        }
+        registry.see_off();
+        if registry.now.0 % NEWCOMERS_EVERY == 0 && registry.departures.drains().next().is_some() {
+            registry.find_newcomers();
+        }
+    });
+}
+
+/// How often relays that have begun since are looked for while there is a drain, in ticks.
+const NEWCOMERS_EVERY: u32 = 10;
+
+/// Has the relays of this thread end that `drain` is about, each at its moment.
+pub fn drain(drain: Arc<Drain>) {
+    REGISTRY.with_borrow_mut(|registry| {
+        registry.now = Tick::after(registry.began.elapsed());
+        let mut relays = Vec::new();
+        for (slot, occupant) in (0..).zip(&mut registry.slots) {
+            if let Some(occupant) = occupant.as_mut().filter(|it| it.may_depart() && it.is_of(&drain.whose)) {
+                occupant.is_departing = true;
+                relays.push(Ticket { slot, turn: occupant.id.turn() });
+            }
+        }
+        registry.departures.begin(drain, relays, registry.now, &mut fastrand::Rng::new());
+        registry.see_off();
+    });
+}
+
+/// The drain of this `id` is over, or no longer wanted: who has not left stays.
+pub fn cancel(id: DrainId) {
+    REGISTRY.with_borrow_mut(|registry| {
+        for ticket in registry.departures.cancel(id) {
+            if let Some(occupant) = registry.occupant(ticket) {
+                occupant.is_departing = false;
             }
         }
     });

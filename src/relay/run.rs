@@ -97,7 +97,7 @@ pub struct Freed {
     pub patience: Duration,
 }
 
-/// How long both sides of a WebSocket have to answer our Close.
+/// How long both sides of a WebSocket have to answer our Close, and a server to end an event.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How often a relay goes on before others have their turn: it bounds a turn to about a megabyte.
@@ -450,31 +450,45 @@ impl Relay {
     }
 
     /// Ends it for `reason` on the proxy's own account, at `by` at the latest: both sides of a
-    /// WebSocket are told, and have some time to answer. What is half-closed just ends.
+    /// WebSocket are told, and have some time to answer; an event that has begun is waited for.
+    /// What is half-closed just ends.
     fn leave(&mut self, reason: EndReason, by: Tick) -> Result<(), EndReason> {
         if self.life.is_leaving() {
             self.life.leave(reason, by);
             return Ok(());
         }
-        let (Protocol::WebSocket(websocket), None) = (&mut self.protocol, self.life.closing()) else {
-            return Err(reason);
-        };
-        let goodbye = match reason {
-            EndReason::Shutdown => Goodbye::ServiceRestart,
-            _ => Goodbye::GoingAway,
-        };
-        let to_client = websocket.close(Side::Client, goodbye);
-        let to_server = websocket.close(Side::Server, Goodbye::GoingAway);
         let enough = registry::now().plus(Tick::count(FAREWELL));
-        self.life.leave(reason, by.min(enough));
-        self.send_down(&to_client.unwrap_or_default())?;
-        self.send_up(&to_server.unwrap_or_default())?;
-        Ok(())
+        match &mut self.protocol {
+            Protocol::WebSocket(websocket) if self.life.closing().is_none() => {
+                let goodbye = if reason.is_move() { Goodbye::ServiceRestart } else { Goodbye::GoingAway };
+                let to_client = websocket.close(Side::Client, goodbye);
+                let to_server = websocket.close(Side::Server, Goodbye::GoingAway);
+                self.life.leave(reason, by.min(enough));
+                self.send_down(&to_client.unwrap_or_default())?;
+                self.send_up(&to_server.unwrap_or_default())?;
+                Ok(())
+            }
+            Protocol::Events(events, _) if self.life.closing().is_none() => {
+                if events.is_between() && !self.down.is_blocked() {
+                    return Err(reason);
+                }
+                self.life.leave(reason, by.min(enough));
+                Ok(())
+            }
+            Protocol::WebSocket(_) | Protocol::Events(..) | Protocol::Unknown => Err(reason),
+        }
     }
 
-    /// Whether our Closes were said and answered, as far as anybody is there to do so.
+    /// Whether our Closes were said and answered, as far as anybody is there to do so, or the event is
+    /// complete.
     fn has_taken_leave(&self) -> bool {
-        let Protocol::WebSocket(websocket) = &self.protocol else { return false };
+        let websocket = match &self.protocol {
+            Protocol::WebSocket(websocket) => websocket,
+            Protocol::Events(events, _) => {
+                return self.life.is_leaving() && events.is_between() && !self.down.is_blocked();
+            }
+            Protocol::Unknown => return false,
+        };
         self.life.is_leaving()
             && (self.client_ended || !websocket.awaits(Side::Client))
             && (!self.down.is_open() || !websocket.awaits(Side::Server))
@@ -525,7 +539,8 @@ impl Relay {
         {
             // What the server broke off must not look finished; what we end is. As far as the
             // socket takes it at once: the connection ends in any case.
-            let _ = self.down.send(&self.client, events.end());
+            let retry = reason.is_move().then(|| come_again(self.upstream.sse.retry, fastrand::u32(..)));
+            let _ = self.down.send(&self.client, &events.end(retry));
         }
         if reason.is_ours() && !self.down.is_blocked() {
             self.client.say_goodbye();
@@ -557,6 +572,14 @@ impl Future for Running {
         };
         Poll::Ready(self.0.take().and_then(|relay| relay.end(reason)))
     }
+}
+
+/// How long the client of a stream that moves waits before it connects again: around the time that it
+/// has been told before, if any. `dice`, any number, spreads those that are told at the same time.
+fn come_again(told: Option<Duration>, dice: u32) -> Duration {
+    const AROUND: Duration = Duration::from_secs(1);
+    let around = told.unwrap_or(AROUND);
+    around / 2 + around * (dice % 1024) / 1024
 }
 
 /// Whether the connection has ended as TLS does not end one.

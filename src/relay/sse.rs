@@ -73,6 +73,17 @@ impl Place {
         Some(format!("retry: {}\n", wait.as_millis()).into_bytes())
     }
 
+    /// The bytes that tell the client here how long to wait before it connects again, when nothing
+    /// else is to follow; none within a line.
+    pub fn farewell(self, wait: Duration) -> Vec<u8> {
+        let line = format!("retry: {}\n\n", wait.as_millis());
+        match self {
+            Self::Start | Self::Ours { .. } | Self::LineStart => line.into_bytes(),
+            Self::BehindCr => format!("\n{line}").into_bytes(),
+            Self::InLine => Vec::new(),
+        }
+    }
+
     /// The bytes that put `comment` here, or `None` where nothing may be inserted.
     ///
     /// `comment` must not hold a line break.
@@ -87,6 +98,74 @@ impl Place {
             Self::Ours { .. } | Self::InLine => return None,
         };
         Some(line.into_bytes())
+    }
+}
+
+/// Whether an event stream stands between two events: where nothing is lost when it ends.
+///
+/// Behind an empty line it does, and comments change nothing. Only the end of what was sent is looked
+/// at: a comment that came in pieces is taken for part of an event, which is the safe side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    is_between: bool,
+    at: At,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    LineStart,
+    BehindCr,
+    InLine,
+}
+
+impl Default for Gap {
+    /// In front of the first event.
+    fn default() -> Self {
+        Self { is_between: true, at: At::LineStart }
+    }
+}
+
+impl Gap {
+    /// Whether no event has begun that is not complete.
+    pub fn is_between(self) -> bool {
+        self.is_between && self.at != At::InLine
+    }
+
+    /// Takes note of `data` that is sent next.
+    pub fn pass(&mut self, data: &[u8]) {
+        // The LF of a CRLF that was cut in two ends no line of its own.
+        let data = if self.at == At::BehindCr { data.strip_prefix(b"\n").unwrap_or(data) } else { data };
+        let Some(last) = data.last() else {
+            return;
+        };
+        let before = *self;
+        self.at = match last {
+            b'\n' => At::LineStart,
+            b'\r' => At::BehindCr,
+            _ => At::InLine,
+        };
+        self.is_between = match self.at {
+            At::InLine => false,
+            At::LineStart | At::BehindCr => before.ends_event(data),
+        };
+    }
+
+    /// Whether the last line of `data` that is no comment is empty. `data` ends with a line.
+    fn ends_event(self, data: &[u8]) -> bool {
+        let mut rest = data;
+        loop {
+            let text = rest.strip_suffix(b"\n").unwrap_or(rest);
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            let start = text.iter().rposition(|byte| matches!(byte, b'\r' | b'\n')).map_or(0, |at| at + 1);
+            let is_begun = start == 0 && self.at == At::InLine;
+            match text[start..].first() {
+                _ if is_begun => return false,
+                None => return true,
+                Some(b':') if start == 0 => return self.is_between,
+                Some(b':') => rest = &text[..start],
+                Some(_) => return false,
+            }
+        }
     }
 }
 
@@ -186,7 +265,75 @@ mod tests {
         assert_eq!(place.pass(b"\xEF\xBB\xBFdata"), Pass { skip: 0, owed: &[] });
     }
 
+    #[test]
+    fn what_stands_between_events_is_told() {
+        #[track_caller]
+        fn check(pieces: &[&str], expected: bool) {
+            let mut gap = Gap::default();
+            pieces.iter().for_each(|piece| gap.pass(piece.as_bytes()));
+            assert_eq!(gap.is_between(), expected, "{pieces:?}");
+        }
+
+        check(&[], true);
+        check(&["data: a\n"], false);
+        check(&["data: a\n\n"], true);
+        check(&["data: a\n", "\n"], true);
+        check(&["data: a\r", "\n"], false);
+        check(&["data: a\r", "\r"], true);
+        check(&["data: a\r", "\n\r", "\n"], true);
+        check(&["data: a\r\n\r", "\n"], true);
+        check(&["data: a\r\n\r\n"], true);
+        check(&["data: a\n\n", ":ping\n"], true);
+        check(&["data: a\n\n:ping\n:ping\r\n"], true);
+        check(&["data: a\n", ":ping\n"], false);
+        check(&["data: a\n:ping\n"], false);
+        check(&["data: a\n\nid: 7\n"], false);
+        check(&["data: a\n\n:pi"], false);
+        // The safe side.
+        check(&["data: a\n\n:pi", "ng\n"], false);
+    }
+
+    #[test]
+    fn a_farewell_is_a_line_of_its_own() {
+        let wait = Duration::from_millis(1200);
+        for (place, expected) in [
+            (Place::Start, "retry: 1200\n\n"),
+            (Place::LineStart, "retry: 1200\n\n"),
+            (Place::BehindCr, "\nretry: 1200\n\n"),
+            (Place::InLine, ""),
+        ] {
+            assert_eq!(place.farewell(wait), expected.as_bytes(), "{place:?}");
+        }
+    }
+
+    /// Whether a whole stream ends between two events, read line by line.
+    fn is_between(stream: &[u8]) -> bool {
+        let mut all = lines(stream);
+        all.pop().is_none_or(|open| open.is_empty()) && all.last().is_none_or(Vec::is_empty)
+    }
+
     proptest! {
+        /// What is said to stand between events does, and is found in one piece.
+        #[test]
+        fn a_gap_is_a_gap(
+            stream in "[a:\r\n]{0,30}",
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let stream = stream.as_bytes();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let (mut cut, mut whole) = (Gap::default(), Gap::default());
+            cuts.windows(2).for_each(|at| cut.pass(&stream[at[0]..at[1]]));
+            whole.pass(stream);
+            // An open comment is no event, yet within a line; it is not asked for.
+            let open_comment = stream.rsplit(|byte| matches!(byte, b'\r' | b'\n')).next().is_some_and(|line| line.starts_with(b":"));
+            if !open_comment {
+                prop_assert_eq!(whole.is_between(), is_between(stream));
+                prop_assert!(!cut.is_between() || is_between(stream));
+            }
+        }
+
         #[test]
         fn no_insertion_changes_what_a_parser_reads(
             stream in "(\u{FEFF})?[a:\r\n\u{20AC}]{0,40}",
