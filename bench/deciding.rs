@@ -14,7 +14,7 @@ use steadfast::affinity::engine_io::Session;
 use steadfast::affinity::forwarded;
 use steadfast::affinity::learned::Place;
 use steadfast::affinity::tag::Secret;
-use steadfast::balance::{Balancer, Candidate, Chance};
+use steadfast::balance::{Balancer, Candidate, Chance, WARM};
 use steadfast::config::{
     AffinitySource, Balance, Hash, Ipv6Prefix, Pick, Server, SessionStore as StoreConfig, State, TrustedProxies,
 };
@@ -70,7 +70,7 @@ fn servers(count: u8) -> Vec<Server> {
 }
 
 fn idle(_: usize) -> Candidate {
-    Candidate { weight: 1, open: 0, is_failing: false, state: State::Ready }
+    Candidate { weight: 1, open: 0, is_up: true, warmth: WARM, state: State::Ready }
 }
 
 const HASHES: [Hash; 2] = [Hash::Ketama, Hash::Rendezvous];
@@ -80,7 +80,7 @@ fn lookup(keys: &[String]) {
         for count in [3, 10, 100] {
             let balancer = Balancer::new(Balance { hash, ..Balance::default() }, &servers(count));
             time(&format!("lookup, {hash:?}, {count} servers"), keys, |key| {
-                black_box(balancer.order(Some(key.as_bytes()), idle, Chance::default()).next());
+                black_box(balancer.order(Some(balancer.hash(key.as_bytes())), idle, Chance::default()).next());
             });
         }
     }
@@ -94,7 +94,7 @@ fn share(_: &[String]) {
             let mut shares = vec![0_u32; usize::from(count)];
             for key in 0..100_000 {
                 let key = format!("user-{key}");
-                let server = balancer.order(Some(key.as_bytes()), idle, Chance::default()).next();
+                let server = balancer.order(Some(balancer.hash(key.as_bytes())), idle, Chance::default()).next();
                 shares[server.expect("there are servers")] += 1;
             }
             let most = f64::from(shares.into_iter().max().unwrap_or_default());

@@ -4,8 +4,9 @@
 //!
 //! A server is full when one connection more would exceed `factor` percent of its fair share, which
 //! is its part by weight of all open connections and the one to come. A key whose server is full
-//! goes to the next one of its walk: where to depends on the loads alone. Full servers are moved
-//! behind the others, not dropped, for they are better than none.
+//! goes to the next one of its walk: where to depends on the loads alone. Full servers come behind
+//! the others, for they are better than none. The weight of a server that warms up counts as far as
+//! it is warm.
 //!
 //! # What it costs
 //!
@@ -26,9 +27,6 @@
 //! Loads are those of the moment of choosing: connections made at the same time may exceed a bound
 //! by as many as they are.
 
-use std::collections::VecDeque;
-use std::iter::Fuse;
-
 use super::Candidate;
 
 /// What each server may hold at one moment.
@@ -36,8 +34,8 @@ use super::Candidate;
 pub struct Bound {
     /// Percents of all open connections and one more.
     percents: u64,
-    /// A hundred times the weight that shares them.
-    weights: u64,
+    /// A hundred times the parts that share them.
+    parts: u64,
 }
 
 /// Open connections below which no server is full. At a hundred, 25 percent more is two and a half
@@ -45,61 +43,33 @@ pub struct Bound {
 pub const OPEN_MIN: usize = 100;
 
 impl Bound {
-    /// The bound of `factor` percent over `candidates`. Those that fail or take no clients have no
-    /// share: the others have to do their work, and must not count as full for it.
+    /// The bound of `factor` percent over `candidates`. Those that are down or take no clients have no
+    /// part: the others have to do their work, and must not count as full for it.
     pub fn new(factor: u32, candidates: impl Iterator<Item = Candidate>) -> Self {
-        let (mut open, mut weight) = (0, 0);
-        let works = |candidate: &Candidate| !candidate.is_failing && candidate.state.takes_clients();
-        for candidate in candidates.filter(works) {
+        let (mut open, mut parts) = (0, 0);
+        for candidate in candidates.filter(|candidate| candidate.works()) {
             open += candidate.open as u64;
-            weight += u64::from(candidate.weight);
+            parts += u64::from(candidate.part());
         }
-        Self { percents: u64::from(factor) * (open + 1), weights: 100 * weight }
+        Self { percents: u64::from(factor) * (open + 1), parts: 100 * parts }
     }
 
-    /// Whether `open + 1` exceeds `percents × weight / weights`, rounded up; for a whole number
-    /// `open` that is so when it is not below the quotient. Nobody is full if everybody fails.
-    pub fn is_full(&self, Candidate { weight, open, .. }: Candidate) -> bool {
-        open >= OPEN_MIN && open as u64 * self.weights >= self.percents * u64::from(weight)
-    }
-}
-
-/// The servers of a walk, the full ones behind the others, and otherwise as they come.
-#[derive(Debug)]
-pub struct FullLast<W, F> {
-    walk: Fuse<W>,
-    is_full: F,
-    full: VecDeque<usize>,
-}
-
-impl<W: Iterator<Item = usize>, F: Fn(usize) -> bool> FullLast<W, F> {
-    /// `is_full` is asked once for each server, when the walk comes by.
-    pub fn new(walk: W, is_full: F) -> Self {
-        Self { walk: walk.fuse(), is_full, full: VecDeque::new() }
-    }
-}
-
-impl<W: Iterator<Item = usize>, F: Fn(usize) -> bool> Iterator for FullLast<W, F> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        for server in self.walk.by_ref() {
-            if !(self.is_full)(server) {
-                return Some(server);
-            }
-            self.full.push_back(server);
-        }
-        self.full.pop_front()
+    /// Whether `open + 1` exceeds `percents × part / parts`, rounded up; for a whole number `open`
+    /// that is so when it is not below the quotient. Nobody is full if everybody is down.
+    pub fn is_full(&self, candidate: Candidate) -> bool {
+        let (open, part) = (candidate.open, u128::from(candidate.part()));
+        open >= OPEN_MIN && open as u128 * u128::from(self.parts) >= u128::from(self.percents) * part
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::WARM;
     use crate::config::State;
 
     fn candidate(&(weight, open): &(u32, usize)) -> Candidate {
-        Candidate { weight, open, is_failing: false, state: State::Ready }
+        Candidate { weight, open, is_up: true, warmth: WARM, state: State::Ready }
     }
 
     #[track_caller]
@@ -138,17 +108,17 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_leaves_its_share_to_the_others() {
+    fn who_is_down_leaves_its_part_to_the_others() {
         let mut candidates = [(1, 400), (1, 400), (1, 400), (1, 0)].map(|load| candidate(&load));
         check(125, &candidates, &[true, true, true, false]);
-        candidates[3].is_failing = true;
+        candidates[3].is_up = false;
         check(125, &candidates, &[false; 4]);
-        candidates.iter_mut().for_each(|candidate| candidate.is_failing = true);
+        candidates.iter_mut().for_each(|candidate| candidate.is_up = false);
         check(125, &candidates, &[false; 4]);
     }
 
     #[test]
-    fn who_takes_no_clients_leaves_its_share_to_the_others() {
+    fn who_takes_no_clients_leaves_its_part_to_the_others() {
         for state in [State::Drain, State::Maint] {
             // 1.25 × 1201 / 3 = 500.4: what the fourth still holds is none of the others' business.
             let mut candidates = [(1, 501), (1, 350), (1, 349), (1, 5_000)].map(|load| candidate(&load));
@@ -160,16 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn full_servers_come_last_and_in_order() {
-        #[track_caller]
-        fn check(full: &[usize], expected: [usize; 5]) {
-            let order: Vec<usize> = FullLast::new([3, 0, 4, 1, 2].into_iter(), |it| full.contains(&it)).collect();
-            assert_eq!(order, expected, "full: {full:?}");
-        }
-
-        check(&[], [3, 0, 4, 1, 2]);
-        check(&[3], [0, 4, 1, 2, 3]);
-        check(&[4, 3], [0, 1, 2, 3, 4]);
-        check(&[0, 1, 2, 3, 4], [3, 0, 4, 1, 2]);
+    fn who_is_cold_has_a_smaller_part() {
+        let mut candidates = [(1, 400), (1, 400), (1, 400), (1, 110)].map(|load| candidate(&load));
+        check(125, &candidates, &[false, false, false, false]);
+        // 1.25 × 1311 / 3.1 = 528.6, and a tenth of that.
+        candidates[3].warmth = 100;
+        check(125, &candidates, &[false, false, false, true]);
     }
 }

@@ -42,13 +42,18 @@ impl Ring {
         Self { points }
     }
 
-    /// The servers in the order in which `key` tries them; each may come up more than once.
-    pub fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> {
-        let hash = crc32fast::hash(key);
-        let start = self.points.partition_point(|point| point.hash < hash);
+    /// The servers in the order in which a key of this [`hash`] tries them; each may come up more than
+    /// once.
+    pub fn walk(&self, key: u64) -> impl Iterator<Item = usize> {
+        let start = self.points.partition_point(|point| u64::from(point.hash) < key);
         let (before, from) = self.points.split_at(start);
         from.iter().chain(before).map(|point| point.server as usize)
     }
+}
+
+/// Where `key` stands on every ring.
+pub fn hash(key: &[u8]) -> u32 {
+    crc32fast::hash(key)
 }
 
 /// The hash of host, NUL and port, to which each point adds the hash before it.
@@ -68,7 +73,7 @@ mod tests {
     const ADDRESSES: [&str; 3] = ["10.0.20.11:3000", "10.0.20.12:3000", "10.0.20.13:3000"];
 
     fn owner(ring: &Ring, key: &str) -> usize {
-        ring.walk(key.as_bytes()).next().expect("a ring has points")
+        ring.walk(hash(key.as_bytes()).into()).next().expect("a ring has points")
     }
 
     /// The keys `user-0` to `user-9999` by their owner's address.
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn the_walk_comes_by_every_server() {
         let ring = Ring::new(ADDRESSES.iter().map(|address| (*address, 1)));
-        let mut seen: Vec<usize> = ring.walk(b"anyone").collect();
+        let mut seen: Vec<usize> = ring.walk(hash(b"anyone").into()).collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen, [0, 1, 2]);

@@ -1,30 +1,41 @@
 //! Servers for clients that nothing names: whoever has the least to do, or whose turn it is.
 //!
-//! The choice is among those that take clients, so that what would fall on another one does not all
-//! fall on its neighbour. [`random_two`] may name others at the end.
+//! The choice is among those that take clients and are up, so that what would fall on another one
+//! does not all fall on its neighbour. Who warms up counts as if it had so much less weight.
 
 use super::{Candidate, Distinct};
 
-/// The servers by open connections per weight; `tie`, any number, decides among equals.
+/// The servers by open connections per weight, those that are down last; `tie`, any number, decides
+/// among equals.
 pub fn least_loaded(count: usize, candidate: impl Fn(usize) -> Candidate, tie: usize) -> Vec<usize> {
     let candidates = (0..count).map(|server| (server, candidate(server)));
-    let choosable = candidates.filter(|(_, candidate)| candidate.share() > 0);
-    let mut servers: Vec<(f64, usize)> = choosable.map(|(server, candidate)| (load(candidate), server)).collect();
+    let takers = candidates.filter(|(_, candidate)| candidate.state.takes_clients());
+    let (up, down): (Vec<_>, Vec<_>) = takers.partition(|(_, candidate)| candidate.is_up);
+    [up, down].into_iter().flat_map(|servers| by_load(servers, tie)).collect()
+}
+
+fn by_load(servers: Vec<(usize, Candidate)>, tie: usize) -> impl Iterator<Item = usize> {
+    let mut servers: Vec<(f64, usize)> = servers.into_iter().map(|(server, it)| (load(it), server)).collect();
     let turns = tie % servers.len().max(1);
     servers.rotate_right(turns);
     servers.sort_by(|a, b| a.0.total_cmp(&b.0));
-    servers.into_iter().map(|(_, server)| server).collect()
+    servers.into_iter().map(|(_, server)| server)
 }
 
-/// The less loaded of two servers, drawn by weight from `dice`, any random number; then the other,
-/// and then the rest.
+/// The less loaded of two servers, drawn from `dice`, any random number, each as often as its `part`
+/// of all; then the other, and then the rest.
 ///
 /// The second choice keeps loads nearly as even as looking at all of them would, and proxies that
 /// do not know of each other do not all run to the same idle server (Mitzenmacher, "The Power of
 /// Two Choices in Randomized Load Balancing", 2001).
-pub fn random_two(count: usize, candidate: impl Fn(usize) -> Candidate, dice: u64) -> impl Iterator<Item = usize> {
-    let one = drawn(count, |server| candidate(server).share(), dice >> 32);
-    let others = |server| if server == one { 0 } else { candidate(server).share() };
+pub fn random_two(
+    count: usize,
+    candidate: impl Fn(usize) -> Candidate,
+    part: impl Fn(usize) -> u32,
+    dice: u64,
+) -> impl Iterator<Item = usize> {
+    let one = drawn(count, &part, dice >> 32);
+    let others = |server| if server == one { 0 } else { part(server) };
     let two = drawn(count, others, dice & u64::from(u32::MAX));
     let (better, worse) = if load(candidate(two)) < load(candidate(one)) { (two, one) } else { (one, two) };
     let rest = (1..count).map(move |step| (better + step) % count);
@@ -32,19 +43,19 @@ pub fn random_two(count: usize, candidate: impl Fn(usize) -> Candidate, dice: u6
 }
 
 /// One more connection than there are, so that empty servers compare by weight.
-fn load(Candidate { weight, open, .. }: Candidate) -> f64 {
+fn load(candidate: Candidate) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "no process has 2^52 connections")]
-    let open = (open + 1) as f64;
-    open / f64::from(weight)
+    let open = (candidate.open + 1) as f64;
+    open / f64::from(candidate.part())
 }
 
-/// The server that `dice`, below 2^32, falls on; each is as wide as its weight. The first if none
-/// has any.
-fn drawn(count: usize, weight: impl Fn(usize) -> u32, dice: u64) -> usize {
-    let total: u64 = (0..count).map(|server| u64::from(weight(server))).sum();
+/// The server that `dice`, below 2^32, falls on; each is as wide as its part. The first if none has
+/// any.
+fn drawn(count: usize, part: impl Fn(usize) -> u32, dice: u64) -> usize {
+    let total: u64 = (0..count).map(|server| u64::from(part(server))).sum();
     let mut left = (dice * total) >> 32;
     for server in 0..count {
-        let width = u64::from(weight(server));
+        let width = u64::from(part(server));
         if left < width {
             return server;
         }
@@ -99,10 +110,22 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::WARM;
     use crate::config::State;
 
     fn candidates(loads: &[(u32, usize)]) -> impl Fn(usize) -> Candidate + Copy {
-        |server| Candidate { weight: loads[server].0, open: loads[server].1, is_failing: false, state: State::Ready }
+        |server| Candidate {
+            weight: loads[server].0,
+            open: loads[server].1,
+            is_up: true,
+            warmth: WARM,
+            state: State::Ready,
+        }
+    }
+
+    /// Parts of those that work.
+    fn parts(candidate: impl Fn(usize) -> Candidate + Copy) -> impl Fn(usize) -> u32 {
+        move |server| if candidate(server).works() { candidate(server).part() } else { 0 }
     }
 
     /// `candidates`, of which one is in `state`.
@@ -132,6 +155,19 @@ mod tests {
     }
 
     #[test]
+    fn who_is_down_comes_last_and_who_is_cold_late() {
+        let loads = [(1, 0), (1, 8), (1, 9), (1, 3)];
+        let candidate = |server| Candidate {
+            is_up: server != 0 && server != 3,
+            // 9 of a half are more than 9 of a whole, and less than the 80 that a tenth counts for.
+            warmth: [1000, 100, 500, 1000][server],
+            ..candidates(&loads)(server)
+        };
+        assert_eq!(least_loaded(4, candidate, 0), [2, 1, 0, 3]);
+        assert_eq!(least_loaded(4, candidate, 7), [2, 1, 0, 3]);
+    }
+
+    #[test]
     fn equals_take_turns() {
         let idle = candidates(&[(1, 0), (1, 0), (1, 0)]);
         let firsts: Vec<usize> = (0..3).map(|tie| least_loaded(3, idle, tie)[0]).collect();
@@ -153,7 +189,7 @@ mod tests {
 
             let mut counts = [0; 3];
             for dice in 0..1_024_u64 {
-                counts[random_two(3, two, dice << 54).next().expect("there are servers")] += 1;
+                counts[random_two(3, two, parts(two), dice << 54).next().expect("there are servers")] += 1;
             }
             assert_eq!(counts, [512, 0, 512]);
         }
@@ -189,7 +225,8 @@ mod tests {
         #[track_caller]
         fn check(loads: &[(u32, usize)], (one, two): (u64, u64), expected: &[usize]) {
             let dice = one << 32 | two;
-            let order: Vec<usize> = random_two(loads.len(), candidates(loads), dice).collect();
+            let order: Vec<usize> =
+                random_two(loads.len(), candidates(loads), parts(candidates(loads)), dice).collect();
             assert_eq!(order, expected, "{one:#x} and {two:#x} over {loads:?}");
         }
 

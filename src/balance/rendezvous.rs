@@ -62,9 +62,8 @@ impl Rendezvous {
         Self { classes: classes.into_iter().map(|(weight, servers)| Class { weight, servers }).collect() }
     }
 
-    /// The servers in the order in which `key` tries them, each once.
-    pub fn walk(&self, key: &[u8]) -> impl Iterator<Item = usize> {
-        let key = hash(key);
+    /// The servers in the order in which a key of this [`hash`] tries them, each once.
+    pub fn walk(&self, key: u64) -> impl Iterator<Item = usize> {
         // Most walks end at the first server, and the first is found without sorting.
         let others = iter::once_with(move || self.ranked(key).into_iter().skip(1)).flatten();
         self.first(key).into_iter().chain(others).map(|draw| draw.server as usize)
@@ -132,13 +131,14 @@ const FRACTION_BITS: u32 = 32;
 /// Enough for 64.
 const INTEGER_BITS: u32 = 7;
 
-fn hash(bytes: &[u8]) -> u64 {
+/// The hash of a key, or of a name.
+pub fn hash(bytes: &[u8]) -> u64 {
     XxHash64::oneshot(0, bytes)
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit in changes half of the bits
 /// out, and no two numbers become the same one.
-fn mixed(mut number: u64) -> u64 {
+pub fn mixed(mut number: u64) -> u64 {
     number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     number ^ (number >> 31)
@@ -156,7 +156,7 @@ mod tests {
     fn keys_lead_where_they_always_led() {
         #[track_caller]
         fn check(key: impl AsRef<[u8]>, expected: [usize; 5]) {
-            let order: Vec<usize> = Rendezvous::new(SERVERS).walk(key.as_ref()).collect();
+            let order: Vec<usize> = Rendezvous::new(SERVERS).walk(hash(key.as_ref())).collect();
             assert_eq!(order, expected, "key: {:?}", String::from_utf8_lossy(key.as_ref()));
         }
 
@@ -204,9 +204,9 @@ mod tests {
         backwards.reverse();
         let (forwards, backwards) = (Rendezvous::new(SERVERS), Rendezvous::new(backwards));
         for key in 0..1_000_u32 {
-            let key = key.to_le_bytes();
-            let turned = backwards.walk(&key).map(|server| SERVERS.len() - 1 - server);
-            assert!(forwards.walk(&key).eq(turned), "key: {key:?}");
+            let key = hash(&key.to_le_bytes());
+            let turned = backwards.walk(key).map(|server| SERVERS.len() - 1 - server);
+            assert!(forwards.walk(key).eq(turned), "key: {key:?}");
         }
     }
 }

@@ -21,8 +21,9 @@ fn servers(weights: &[u32]) -> Vec<Server> {
     (1..).zip(weights).map(|(number, weight)| server(number, *weight)).collect()
 }
 
-fn key(number: u32) -> String {
-    format!("user-{number}")
+/// The hash of `user-NUMBER`.
+fn key(balancer: &Balancer, number: u32) -> u64 {
+    balancer.hash(format!("user-{number}").as_bytes())
 }
 
 fn balancer(hash: Hash, factor: Option<u32>, servers: &[Server]) -> Balancer {
@@ -36,7 +37,7 @@ fn loaded<'a>(servers: &'a [Server], open: &'a [usize]) -> impl Fn(usize) -> Can
 fn idle(servers: &[Server]) -> impl Fn(usize) -> Candidate + Copy {
     |server| {
         let Server { weight, state, .. } = servers[server];
-        Candidate { weight, open: 0, is_failing: false, state }
+        Candidate { weight, open: 0, is_up: true, warmth: WARM, state }
     }
 }
 
@@ -44,7 +45,7 @@ fn idle(servers: &[Server]) -> impl Fn(usize) -> Candidate + Copy {
 fn owners(hash: Hash, servers: &[Server]) -> Vec<&str> {
     let balancer = balancer(hash, None, servers);
     let owner = |number| {
-        let first = balancer.order(Some(key(number).as_bytes()), idle(servers), Chance::default()).next();
+        let first = balancer.order(Some(key(&balancer, number)), idle(servers), Chance::default()).next();
         servers[first.expect("there are servers")].name.as_str()
     };
     (0..KEYS).map(owner).collect()
@@ -93,8 +94,68 @@ proptest! {
         servers.iter_mut().for_each(|server| server.state = State::Drain);
         for (hash, keyless) in HASHES.into_iter().flat_map(|hash| KEYLESS.map(|keyless| (hash, keyless))) {
             let balancer = Balancer::new(Balance { hash, keyless, ..Balance::default() }, &servers);
-            for key in [None, Some(b"key".as_slice())] {
+            for key in [None, Some(balancer.hash(b"key"))] {
                 prop_assert_eq!(balancer.order(key, idle(&servers), Chance::default()).next(), None);
+            }
+        }
+    }
+
+    /// They keep their places too, and are still tried when there is nobody else.
+    #[test]
+    fn keys_pass_by_servers_that_are_down(weights in any_weights(), down in prop::collection::vec(any::<bool>(), 12)) {
+        let servers = servers(&weights);
+        let is_up = |server: usize| !down[server];
+        let candidate = |server| Candidate { is_up: is_up(server), ..idle(&servers)(server) };
+        for hash in HASHES {
+            let balancer = balancer(hash, None, &servers);
+            for number in 0..100 {
+                let key = Some(key(&balancer, number));
+                let at_rest: Vec<usize> = balancer.order(key, idle(&servers), Chance::default()).collect();
+                let order: Vec<usize> = balancer.order(key, candidate, Chance::default()).collect();
+                let (mut expected, last): (Vec<usize>, Vec<usize>) = at_rest.into_iter().partition(|it| is_up(*it));
+                expected.extend(last);
+                prop_assert_eq!(order, expected, "{:?}: key {}", hash, number);
+            }
+        }
+        let up: Vec<usize> = (0..servers.len()).filter(|server| is_up(*server)).collect();
+        for (keyless, dice) in KEYLESS.into_iter().flat_map(|keyless| (0..64_u64).map(move |dice| (keyless, dice << 58))) {
+            let balancer = Balancer::new(Balance { keyless, ..Balance::default() }, &servers);
+            let chance = Chance { turn: (dice >> 58) as usize, dice };
+            let order: Vec<usize> = balancer.order(None, candidate, chance).collect();
+            let (first, last) = order.split_at(up.len());
+            prop_assert!(first.iter().all(|server| is_up(*server)), "{keyless:?}: {order:?} with {up:?} up");
+            prop_assert_eq!(first.len() + last.len(), servers.len());
+        }
+    }
+
+    /// Others keep their servers meanwhile, and each key comes back once.
+    #[test]
+    fn a_server_that_warms_up_has_its_keys_back_bit_by_bit(weights in any_weights(), cold: prop::sample::Index) {
+        let servers = servers(&weights);
+        let cold = cold.index(servers.len());
+        for hash in HASHES {
+            let balancer = balancer(hash, None, &servers);
+            let at = |warmth: u16, number: u32| {
+                let warming = |server| Candidate {
+                    warmth: if server == cold { warmth } else { WARM },
+                    ..idle(&servers)(server)
+                };
+                balancer.order(Some(key(&balancer, number)), warming, Chance::default()).next()
+            };
+            let mut here = [0_u32; 4];
+            for number in 0..KEYS {
+                let story = [10, 250, 500, 1000].map(|warmth| at(warmth, number) == Some(cold));
+                prop_assert!(story.is_sorted(), "{hash:?}: key {number} left again: {story:?}");
+                if story[3] {
+                    here.iter_mut().zip(story).for_each(|(count, is_here)| *count += u32::from(is_here));
+                } else {
+                    prop_assert_eq!(at(10, number), at(WARM, number), "{:?}: not its key {}", hash, number);
+                }
+            }
+            let all = f64::from(here[3]);
+            for (count, part) in here.into_iter().zip([0.01, 0.25, 0.5, 1.0]) {
+                let spread = (all * part * (1.0 - part)).sqrt();
+                prop_assert!((f64::from(count) - all * part).abs() <= 1.0 + 5.0 * spread, "{hash:?}: {here:?}");
             }
         }
     }
@@ -152,7 +213,7 @@ proptest! {
             let balance = Balance { hash, balance_factor: factor, keyless };
             let order = || -> Vec<usize> {
                 let balancer = Balancer::new(balance, &servers);
-                let key = key.as_ref().map(String::as_bytes);
+                let key = key.as_ref().map(|key| balancer.hash(key.as_bytes()));
                 balancer.order(key, loaded(&servers, &open), Chance { turn, dice }).collect()
             };
             let mut sorted = order();
@@ -167,10 +228,10 @@ proptest! {
         let servers = servers(&[1, 2, 1, 3, 1]);
         for hash in HASHES {
             let balancer = balancer(hash, None, &servers);
-            let (key, chance) = (key(number), Chance::default());
-            let at_rest = balancer.order(Some(key.as_bytes()), idle(&servers), chance);
-            let loaded = balancer.order(Some(key.as_bytes()), loaded(&servers, &open), chance);
-            prop_assert!(at_rest.eq(loaded), "{hash:?}: {key} with {open:?}");
+            let (key, chance) = (key(&balancer, number), Chance::default());
+            let at_rest = balancer.order(Some(key), idle(&servers), chance);
+            let loaded = balancer.order(Some(key), loaded(&servers, &open), chance);
+            prop_assert!(at_rest.eq(loaded), "{hash:?}: {number} with {open:?}");
         }
     }
 
@@ -187,8 +248,8 @@ proptest! {
             let balancer = balancer(hash, Some(factor), &servers);
             let mut open = vec![0; servers.len()];
             for (number, closing) in &steps {
-                let key = key(*number);
-                let mut order = balancer.order(Some(key.as_bytes()), loaded(&servers, &open), Chance::default());
+                let key = key(&balancer, *number);
+                let mut order = balancer.order(Some(key), loaded(&servers, &open), Chance::default());
                 let server = order.next().expect("there are servers");
                 drop(order);
                 open[server] += 1;
@@ -204,13 +265,37 @@ proptest! {
     }
 }
 
+/// Who comes back is not crushed by those who have no key either.
+#[test]
+fn without_a_key_a_server_that_warms_up_gets_its_part() {
+    let servers = servers(&[1, 1, 1, 1]);
+    for keyless in KEYLESS {
+        let balancer = Balancer::new(Balance { keyless, ..Balance::default() }, &servers);
+        let mut open = [0_usize; 4];
+        let mut random = 1_u64;
+        for turn in 0..10_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let candidate = |server: usize| Candidate {
+                warmth: if server == 2 { 100 } else { WARM },
+                open: open[server],
+                ..idle(&servers)(server)
+            };
+            let chance = Chance { turn, dice: random ^ (random >> 31) };
+            let first = balancer.order(None, candidate, chance).next().expect("there are servers");
+            open[first] += 1;
+        }
+        // A tenth of what the others have; among two, the better is drawn a little more evenly.
+        assert!((150..=400).contains(&open[2]), "{keyless:?}: {open:?}");
+    }
+}
+
 /// The ring was compared with nginx; `tests/proxy/stickiness.rs` still does.
 #[test]
 fn keys_lead_where_nginx_leads_them() {
     let servers = servers(&[1, 2, 1, 5]);
     let balancer = balancer(Hash::Ketama, None, &servers);
-    let first = |key: &str| balancer.order(Some(key.as_bytes()), idle(&servers), Chance::default()).next();
-    let firsts: Vec<usize> = (0..16).filter_map(|number| first(&key(number))).collect();
+    let first = |key| balancer.order(Some(key), idle(&servers), Chance::default()).next();
+    let firsts: Vec<usize> = (0..16).filter_map(|number| first(key(&balancer, number))).collect();
     assert_eq!(firsts, [1, 3, 2, 0, 3, 1, 3, 3, 0, 3, 3, 3, 1, 3, 3, 1]);
 }
 

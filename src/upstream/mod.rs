@@ -137,6 +137,7 @@ impl Upstream {
             Some(_) => Chance::default(),
             None => Chance { turn: self.keyless.fetch_add(1, Ordering::Relaxed), dice: fastrand::u64(..) },
         };
+        let key = key.map(|key| self.balancer.hash(key));
         self.balancer.order(key, |server| self.servers[server].candidate(), chance)
     }
 

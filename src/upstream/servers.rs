@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ahash::AHashMap;
 
-use crate::balance::Candidate;
+use crate::balance::{Candidate, WARM};
 use crate::config::{self, State};
 use crate::observe::metrics::{Metrics, ServerMetrics};
 use crate::relay::Kind;
@@ -91,7 +91,8 @@ impl Server {
         Candidate {
             weight: self.weight.load(Ordering::Relaxed),
             open: self.connections(),
-            is_failing: self.is_failing(),
+            is_up: true,
+            warmth: WARM,
             state: self.state(),
         }
     }
