@@ -7,6 +7,7 @@
 
 pub mod connect;
 pub mod headers;
+pub mod health;
 pub mod pace;
 mod pool;
 pub mod request;

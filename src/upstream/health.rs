@@ -1,0 +1,630 @@
+//! Whether a server is fit for clients: what checks find out and what happens to clients, put together.
+//!
+//! ```text
+//! checks   unchecked ── first result ──► passing ◄─ rise in a row ─┐
+//!                            └─────────► failing ◄─ fall in a row ─┘
+//! clients  well ── max_fails in a row within fail_timeout ──► out, for fail_timeout
+//!          out, its time over ── one client tries ──► answered: well
+//!                                                └──► failed, or no word: out once more
+//! ```
+//!
+//! A server is *up* while neither says otherwise. Three rules beyond that:
+//!
+//! - Who was never checked is up, and the first check decides alone (HAProxy's `init-state up`): a
+//!   proxy serves at once, and does not go on sending clients to a server that was dead before it.
+//! - Behind `fail_timeout` it is on trial: *one* client at a time gets to try it, as with nginx, for a
+//!   server that takes connections and never answers would hold all of them for minutes.
+//! - After it was down it warms up over `slow_start`. Not when the process starts: then there is
+//!   nobody else who could take its clients.
+//!
+//! What counts as a failure is the caller's to say; the end of a connection that had been answered
+//! never does. [`Health`] is pure; [`HealthCell`] shares one between threads, and is read without a
+//! lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::balance::WARM;
+
+/// What a server's health is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// When checks change their mind; `None`: there are none.
+    pub checks: Option<Thresholds>,
+    /// When failures of clients are too many; `None`: they do not matter.
+    pub clients: Option<Tolerance>,
+    /// How long it takes a server that comes back to get all of its clients; zero: it does at once.
+    pub slow_start: Duration,
+}
+
+/// How many checks in a row it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Passed ones until a server is up; at least 1.
+    pub rise: u32,
+    /// Failed ones until it is down; at least 1.
+    pub fall: u32,
+}
+
+/// How many failures of clients it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tolerance {
+    /// So many in a row until the server is down; at least 1.
+    pub max_fails: u32,
+    /// Within so long, and for so long; more than zero.
+    pub fail_timeout: Duration,
+}
+
+/// Who has found out that a server is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// A check.
+    Checks,
+    /// Clients who were not served.
+    Clients,
+}
+
+/// A server has come up or gone down. Each is told once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// It gets clients only when nobody else is up.
+    Down {
+        /// How that is known.
+        found_by: FoundBy,
+        /// What has happened last, in words.
+        reason: Box<str>,
+    },
+    /// It gets clients again.
+    Up {
+        /// How long it did not.
+        after: Duration,
+    },
+}
+
+/// The health of one server. Pure.
+#[derive(Clone, Debug)]
+pub struct Health {
+    rules: Rules,
+    checks: Checks,
+    clients: Clients,
+    /// Since when it is down.
+    down_since: Option<Instant>,
+    /// Since when it warms up.
+    warming_since: Option<Instant>,
+    /// What has put it down last.
+    reason: Box<str>,
+}
+
+/// What the checks say.
+#[derive(Clone, Copy, Debug)]
+enum Checks {
+    Unchecked,
+    /// With so many failed in a row since.
+    Passing(u32),
+    /// With so many passed in a row since.
+    Failing(u32),
+}
+
+/// What clients have met.
+#[derive(Clone, Copy, Debug)]
+enum Clients {
+    Well {
+        /// In a row.
+        failures: u32,
+        /// Since the first of them.
+        since: Option<Instant>,
+    },
+    Out {
+        until: Instant,
+        /// Somebody has been sent there since, and their answer counts.
+        is_tried: bool,
+    },
+}
+
+/// Whether clients get in.
+#[derive(Clone, Copy, Debug)]
+enum Door {
+    Open,
+    /// And then for one at a time.
+    ShutUntil(Instant),
+    /// Until a check says otherwise.
+    Shut,
+}
+
+impl Clients {
+    const WELL: Self = Self::Well { failures: 0, since: None };
+}
+
+/// What a server gets the moment it is back: less than nothing would never warm anything.
+pub const WARMTH_MIN: u16 = 10;
+
+/// Longest reason that is remembered, in characters.
+pub const REASON_MAX: usize = 160;
+
+impl Health {
+    /// Of a server that is there from the start: up, and warm.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            checks: Checks::Unchecked,
+            clients: Clients::WELL,
+            down_since: None,
+            warming_since: None,
+            reason: "".into(),
+        }
+    }
+
+    /// Of a server that joins others which are serving already: up, and cold.
+    pub fn joined(rules: Rules, now: Instant) -> Self {
+        Self { warming_since: Some(now), ..Self::new(rules) }
+    }
+
+    /// From now on other rules apply. What can no longer change its mind has none.
+    pub fn follow(&mut self, rules: Rules, now: Instant) -> Option<Transition> {
+        if rules.checks.is_none() {
+            self.checks = Checks::Unchecked;
+        }
+        if rules.clients.is_none() {
+            self.clients = Clients::WELL;
+        }
+        self.rules = rules;
+        self.settle(now, FoundBy::Checks)
+    }
+
+    /// A check has passed, or failed for the reason given.
+    pub fn checked(&mut self, result: Result<(), &str>, now: Instant) -> Option<Transition> {
+        let Thresholds { rise, fall } = self.rules.checks?;
+        self.checks = match (self.checks, result) {
+            (Checks::Unchecked | Checks::Passing(_), Ok(())) => Checks::Passing(0),
+            (Checks::Passing(failed), Err(_)) if failed + 1 < fall => Checks::Passing(failed + 1),
+            (Checks::Failing(passed), Ok(())) if passed + 1 < rise => Checks::Failing(passed + 1),
+            (Checks::Failing(_), Ok(())) => Checks::Passing(0),
+            (_, Err(reason)) => {
+                self.remember(reason);
+                Checks::Failing(0)
+            }
+        };
+        self.settle(now, FoundBy::Checks)
+    }
+
+    /// A client was answered.
+    pub fn succeeded(&mut self, now: Instant) -> Option<Transition> {
+        match self.clients {
+            // Whoever had been sent there before knows nothing new.
+            Clients::Out { is_tried: false, .. } => None,
+            Clients::Well { .. } | Clients::Out { .. } => {
+                self.clients = Clients::WELL;
+                self.settle(now, FoundBy::Clients)
+            }
+        }
+    }
+
+    /// A client could not be served, for the reason given.
+    pub fn failed(&mut self, reason: &str, now: Instant) -> Option<Transition> {
+        let Tolerance { max_fails, fail_timeout } = self.rules.clients?;
+        self.clients = match self.clients {
+            Clients::Well { failures, since } => {
+                let since = since.filter(|since| now.saturating_duration_since(*since) <= fail_timeout);
+                let failures = since.map_or(1, |_| failures + 1);
+                match failures < max_fails {
+                    true => Clients::Well { failures, since: since.or(Some(now)) },
+                    false => Clients::Out { until: now + fail_timeout, is_tried: false },
+                }
+            }
+            Clients::Out { until, .. } => Clients::Out { until: until.max(now + fail_timeout), is_tried: false },
+        };
+        if matches!(self.clients, Clients::Out { .. }) {
+            self.remember(reason);
+        }
+        self.settle(now, FoundBy::Clients)
+    }
+
+    /// A client is sent there: whether on trial or because nobody is up, its answer counts, and the
+    /// next one is not sent before it, or before `fail_timeout`.
+    pub fn tried(&mut self, now: Instant) {
+        if let (Clients::Out { until, is_tried }, Some(tolerance)) = (&mut self.clients, self.rules.clients) {
+            *is_tried = true;
+            *until = (*until).max(now + tolerance.fail_timeout);
+        }
+    }
+
+    /// Whether it gets clients at `now`: it is up, or may be tried.
+    pub fn is_open(&self, now: Instant) -> bool {
+        match self.door() {
+            Door::Open => true,
+            Door::ShutUntil(until) => until <= now,
+            Door::Shut => false,
+        }
+    }
+
+    /// Whether it is up. One that may be tried is not yet.
+    pub fn is_up(&self) -> bool {
+        self.down_since.is_none()
+    }
+
+    /// Since when it is down, and what has put it down, in words.
+    pub fn down(&self) -> Option<(Instant, &str)> {
+        self.down_since.map(|since| (since, &*self.reason))
+    }
+
+    /// The part of its clients that it gets at `now`: [`WARMTH_MIN`] to [`WARM`].
+    pub fn warmth(&self, now: Instant) -> u16 {
+        let since = self.warming_since.map(|since| now.saturating_duration_since(since));
+        since.map_or(WARM, |since| warmth(since, self.rules.slow_start))
+    }
+
+    fn door(&self) -> Door {
+        match (self.checks, self.clients) {
+            (Checks::Failing(_), _) => Door::Shut,
+            (_, Clients::Out { until, .. }) => Door::ShutUntil(until),
+            (_, Clients::Well { .. }) => Door::Open,
+        }
+    }
+
+    fn settle(&mut self, now: Instant, found_by: FoundBy) -> Option<Transition> {
+        match (self.down_since, self.door()) {
+            (None, Door::Shut | Door::ShutUntil(_)) => {
+                self.down_since = Some(now);
+                self.warming_since = None;
+                Some(Transition::Down { found_by, reason: self.reason.clone() })
+            }
+            (Some(since), Door::Open) => {
+                self.down_since = None;
+                self.warming_since = Some(now);
+                Some(Transition::Up { after: now.saturating_duration_since(since) })
+            }
+            _ => None,
+        }
+    }
+
+    fn remember(&mut self, reason: &str) {
+        self.reason = reason.chars().take(REASON_MAX).collect();
+    }
+}
+
+/// The warmth of who has been back for `since`, linear over `slow_start`.
+fn warmth(since: Duration, slow_start: Duration) -> u16 {
+    let whole = slow_start.as_millis();
+    let part = (since.as_millis() * u128::from(WARM)).checked_div(whole);
+    let part = part.and_then(|part| u16::try_from(part).ok()).unwrap_or(WARM);
+    part.clamp(WARMTH_MIN, WARM)
+}
+
+/// The health of one server, for all threads.
+///
+/// Every request asks and tells it: as long as all is well, that is a few loads.
+#[derive(Debug)]
+pub struct HealthCell {
+    health: Mutex<Health>,
+    /// Zero of the times below, which are milliseconds.
+    began: Instant,
+    /// When it is open to clients again; [`OPEN`] while it is up, [`SHUT`] while nobody can say.
+    closed_until: AtomicU64,
+    /// Since when it warms up; [`OPEN`] when it does not.
+    warming_since: AtomicU64,
+    slow_start: AtomicU64,
+    /// Whether a success has anything to clear.
+    is_troubled: AtomicBool,
+}
+
+const OPEN: u64 = 0;
+const SHUT: u64 = u64::MAX;
+
+impl HealthCell {
+    /// Of a server that is there from the start.
+    pub fn new(rules: Rules, now: Instant) -> Self {
+        Self::of(Health::new(rules), now)
+    }
+
+    /// Of a server that joins others.
+    pub fn joined(rules: Rules, now: Instant) -> Self {
+        Self::of(Health::joined(rules, now), now)
+    }
+
+    fn of(health: Health, now: Instant) -> Self {
+        let cell = Self {
+            health: Mutex::new(health),
+            // A time of zero has a meaning of its own.
+            began: now.checked_sub(Duration::from_millis(1)).unwrap_or(now),
+            closed_until: AtomicU64::new(OPEN),
+            warming_since: AtomicU64::new(OPEN),
+            slow_start: AtomicU64::new(0),
+            is_troubled: AtomicBool::new(false),
+        };
+        cell.publish(&cell.lock());
+        cell
+    }
+
+    /// Whether it gets clients at `now`: it is up, or may be tried.
+    pub fn is_open(&self, now: Instant) -> bool {
+        let until = self.closed_until.load(Ordering::Relaxed);
+        until == OPEN || (until != SHUT && until <= self.time(now))
+    }
+
+    /// Whether it is up.
+    pub fn is_up(&self) -> bool {
+        self.closed_until.load(Ordering::Relaxed) == OPEN
+    }
+
+    /// The part of its clients that it gets at `now`: [`WARMTH_MIN`] to [`WARM`].
+    pub fn warmth(&self, now: Instant) -> u16 {
+        let since = self.warming_since.load(Ordering::Relaxed);
+        if since == OPEN {
+            return WARM;
+        }
+        let warmth = warmth(
+            Duration::from_millis(self.time(now).saturating_sub(since)),
+            Duration::from_millis(self.slow_start.load(Ordering::Relaxed)),
+        );
+        if warmth == WARM {
+            // Nobody has to reckon again. Whoever comes up at this very moment starts warm, once.
+            let _ = self.warming_since.compare_exchange(since, OPEN, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        warmth
+    }
+
+    /// A client is sent there.
+    pub fn tried(&self, now: Instant) {
+        if !self.is_up() {
+            self.change(|health| health.tried(now));
+        }
+    }
+
+    /// A client was answered.
+    pub fn succeeded(&self, now: Instant) -> Option<Transition> {
+        let is_troubled = self.is_troubled.load(Ordering::Relaxed);
+        is_troubled.then(|| self.change(|health| health.succeeded(now)))?
+    }
+
+    /// A client could not be served, for the reason given.
+    pub fn failed(&self, reason: &str, now: Instant) -> Option<Transition> {
+        self.change(|health| health.failed(reason, now))
+    }
+
+    /// A check has passed, or failed for the reason given.
+    pub fn checked(&self, result: Result<(), &str>, now: Instant) -> Option<Transition> {
+        self.change(|health| health.checked(result, now))
+    }
+
+    /// From now on other rules apply.
+    pub fn follow(&self, rules: Rules, now: Instant) -> Option<Transition> {
+        self.change(|health| health.follow(rules, now))
+    }
+
+    /// Since when it is down, and what has put it down, in words.
+    pub fn down(&self) -> Option<(Instant, Box<str>)> {
+        self.lock().down().map(|(since, reason)| (since, reason.into()))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {
+        let mut health = self.lock();
+        let changed = change(&mut health);
+        self.publish(&health);
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Health> {
+        // Each change leaves it whole.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, health: &Health) {
+        let closed_until = match health.door() {
+            Door::Open => OPEN,
+            Door::ShutUntil(until) => self.time(until),
+            Door::Shut => SHUT,
+        };
+        self.closed_until.store(closed_until, Ordering::Relaxed);
+        self.warming_since.store(health.warming_since.map_or(OPEN, |since| self.time(since)), Ordering::Relaxed);
+        let slow_start = u64::try_from(health.rules.slow_start.as_millis()).unwrap_or(u64::MAX);
+        self.slow_start.store(slow_start, Ordering::Relaxed);
+        let is_troubled = !matches!(health.clients, Clients::Well { failures: 0, .. });
+        self.is_troubled.store(is_troubled, Ordering::Relaxed);
+    }
+
+    /// Milliseconds from 1 on, rounded down.
+    fn time(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.began).as_millis();
+        u64::try_from(since).unwrap_or(SHUT - 1).clamp(1, SHUT - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    const RULES: Rules = Rules {
+        checks: Some(Thresholds { rise: 2, fall: 3 }),
+        clients: Some(Tolerance { max_fails: 3, fail_timeout: Duration::from_secs(10) }),
+        slow_start: Duration::from_secs(100),
+    };
+
+    fn down(found_by: FoundBy, reason: &str) -> Option<Transition> {
+        Some(Transition::Down { found_by, reason: reason.into() })
+    }
+
+    fn up(seconds: u64) -> Option<Transition> {
+        Some(Transition::Up { after: Duration::from_secs(seconds) })
+    }
+
+    #[test]
+    fn the_first_check_decides_alone() {
+        let now = Instant::now();
+        let mut health = Health::new(RULES);
+        assert!(health.is_up() && health.is_open(now));
+        assert_eq!(health.checked(Err("503"), now), down(FoundBy::Checks, "503"));
+        assert!(!health.is_up() && !health.is_open(now + 1000 * S));
+
+        let mut health = Health::new(RULES);
+        assert_eq!(health.checked(Ok(()), now), None);
+        assert_eq!(health.checked(Err("503"), now), None);
+    }
+
+    #[test]
+    fn checks_have_to_agree_in_a_row() {
+        /// `+` and `-` are checks; `U` and `D` what they bring about.
+        #[track_caller]
+        fn check(story: &str) {
+            let now = Instant::now();
+            let mut health = Health::new(RULES);
+            let mut steps = story.chars().peekable();
+            while let Some(step) = steps.next() {
+                let told = health.checked(if step == '+' { Ok(()) } else { Err("refused") }, now);
+                let expected = match steps.next_if(|next| next.is_alphabetic()) {
+                    Some('U') => up(0),
+                    Some(_) => down(FoundBy::Checks, "refused"),
+                    None => None,
+                };
+                assert_eq!(told, expected, "at {step}, before {:?} of {story}", steps.collect::<String>());
+            }
+        }
+
+        check("+--+--+---D");
+        check("+---D---");
+        check("+---D+-+-+-++U");
+        check("-D++U--+---D");
+        check("-D+-++U");
+    }
+
+    #[test]
+    fn failures_count_in_a_row_and_within_their_time() {
+        let now = Instant::now();
+        let fail = |health: &mut Health, at: u64| health.failed("refused", now + at as u32 * S).is_some();
+
+        let mut health = Health::new(RULES);
+        assert_eq!([0, 5, 10].map(|at| fail(&mut health, at)), [false, false, true]);
+
+        // The third comes too late for the first, and begins anew.
+        let mut health = Health::new(RULES);
+        assert_eq!([0, 5, 11, 12, 13].map(|at| fail(&mut health, at)), [false, false, false, false, true]);
+
+        let mut health = Health::new(RULES);
+        assert_eq!([0, 1].map(|at| fail(&mut health, at)), [false, false]);
+        assert_eq!(health.succeeded(now), None);
+        assert_eq!([2, 3, 4].map(|at| fail(&mut health, at)), [false, false, true]);
+    }
+
+    #[test]
+    fn one_client_at_a_time_tries_a_server() {
+        let now = Instant::now();
+        let rules = Rules { clients: Some(Tolerance { max_fails: 1, fail_timeout: 10 * S }), ..RULES };
+        let mut health = Health::new(rules);
+        assert_eq!(health.failed("reset", now), down(FoundBy::Clients, "reset"));
+        assert!(!health.is_open(now + 9 * S) && health.is_open(now + 10 * S));
+        assert!(!health.is_up());
+        health.tried(now + 10 * S);
+        assert!(!health.is_open(now + 11 * S), "somebody is trying");
+        assert_eq!(health.failed("refused", now + 12 * S), None, "it was down all the time");
+        assert_eq!(health.down(), Some((now, "refused")));
+        assert!(!health.is_open(now + 21 * S) && health.is_open(now + 22 * S));
+        health.tried(now + 25 * S);
+        assert!(health.is_open(now + 35 * S), "no word for so long: somebody else may");
+        health.tried(now + 35 * S);
+        assert_eq!(health.succeeded(now + 36 * S), up(36));
+        assert!(health.is_up() && health.is_open(now + 36 * S));
+    }
+
+    #[test]
+    fn only_who_was_sent_there_since_can_clear_it() {
+        let now = Instant::now();
+        let rules = Rules { clients: Some(Tolerance { max_fails: 1, fail_timeout: 10 * S }), ..RULES };
+        let mut health = Health::new(rules);
+        health.failed("refused", now);
+        assert_eq!(health.succeeded(now + S), None, "an answer that was under way");
+        // Nobody else was up.
+        health.tried(now + 2 * S);
+        assert_eq!(health.succeeded(now + 3 * S), up(3));
+    }
+
+    #[test]
+    fn it_is_down_if_either_says_so() {
+        let now = Instant::now();
+        let rules = Rules { clients: Some(Tolerance { max_fails: 1, fail_timeout: 10 * S }), ..RULES };
+        let mut health = Health::new(rules);
+        assert_eq!(health.failed("refused", now), down(FoundBy::Clients, "refused"));
+        assert_eq!(health.checked(Err("503"), now + S), None, "is already");
+        health.tried(now + 11 * S);
+        assert_eq!(health.succeeded(now + 12 * S), None, "checks still say so");
+        assert_eq!(health.checked(Ok(()), now + 13 * S), None);
+        assert_eq!(health.checked(Ok(()), now + 14 * S), up(14));
+    }
+
+    #[test]
+    fn what_is_switched_off_says_nothing() {
+        let now = Instant::now();
+        let none = Rules { checks: None, clients: None, slow_start: Duration::ZERO };
+        let mut health = Health::new(none);
+        for _ in 0..100 {
+            assert_eq!(health.failed("refused", now), None);
+            assert_eq!(health.checked(Err("refused"), now), None);
+        }
+        assert_eq!(health.warmth(now), WARM);
+
+        let mut health = Health::new(RULES);
+        health.checked(Err("503"), now);
+        assert_eq!(health.follow(none, now + S), up(1));
+        assert_eq!(health.follow(RULES, now + S), None);
+        assert!(health.is_up());
+    }
+
+    #[test]
+    fn a_server_that_is_back_warms_up() {
+        #[track_caller]
+        fn check(health: &Health, now: Instant, expected: [u16; 6]) {
+            let at = [0, 1, 50, 99, 100, 1_000_000].map(|at| health.warmth(now + at * S));
+            assert_eq!(at, expected);
+        }
+
+        let now = Instant::now();
+        let warming = [WARMTH_MIN, 10, 500, 990, WARM, WARM];
+        let mut health = Health::new(RULES);
+        check(&health, now, [WARM; 6]);
+        check(&Health::joined(RULES, now), now, warming);
+        health.checked(Err("503"), now);
+        health.checked(Ok(()), now);
+        health.checked(Ok(()), now);
+        check(&health, now, warming);
+        check(&Health::joined(Rules { slow_start: Duration::ZERO, ..RULES }, now), now, [WARM; 6]);
+    }
+
+    #[test]
+    fn reasons_are_bounded() {
+        let mut health = Health::new(RULES);
+        health.checked(Err(&"é".repeat(10_000)), Instant::now());
+        assert_eq!(health.down().unwrap().1.chars().count(), REASON_MAX);
+    }
+
+    proptest! {
+        /// The cell tells what the state behind it would, to the millisecond.
+        #[test]
+        fn the_cell_is_the_state(steps in prop::collection::vec((0..6_u8, 0..4_000_u64), 1..200), joins: bool) {
+            let mut now = Instant::now();
+            let mut health = if joins { Health::joined(RULES, now) } else { Health::new(RULES) };
+            let cell = HealthCell::of(health.clone(), now);
+            for (step, wait) in steps {
+                now += Duration::from_millis(wait);
+                let (one, other) = match step {
+                    0 => (health.checked(Ok(()), now), cell.checked(Ok(()), now)),
+                    1 => (health.checked(Err("503"), now), cell.checked(Err("503"), now)),
+                    2 | 3 => (health.failed("refused", now), cell.failed("refused", now)),
+                    4 => (health.succeeded(now), cell.succeeded(now)),
+                    _ => {
+                        health.tried(now);
+                        cell.tried(now);
+                        (None, None)
+                    }
+                };
+                prop_assert_eq!(one, other);
+                prop_assert_eq!(health.is_up(), cell.is_up());
+                prop_assert_eq!(health.is_open(now), cell.is_open(now));
+                prop_assert_eq!(health.warmth(now), cell.warmth(now));
+                prop_assert_eq!(health.down().map(|(since, _)| since), cell.down().map(|(since, _)| since));
+            }
+        }
+    }
+}
