@@ -9,9 +9,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::affinity::forwarded::X_FORWARDED_FOR;
 
 use super::{
-    AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Find, Hash, Ipv6Prefix, Keyless, Learn,
-    Limits, LogFormat, LogPath, Pacing, Pick, Redis, Session, SessionStore, Shutdown, Sse, StickyCookie, TcpKeepalive,
-    Timeouts, TrustedProxies, WebSocket,
+    AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Discovery, Drain, Find, Hash, HealthCheck,
+    Ipv6Prefix, Keyless, Learn, Limits, LogFormat, LogPath, Pacing, Pick, Probe, Rebalance, Redis, Removed, Session,
+    SessionStore, Shutdown, Sse, StickyCookie, TcpKeepalive, Timeouts, Tolerance, TrustedProxies, WebSocket,
 };
 
 impl TrustedProxies {
@@ -114,7 +114,44 @@ impl Default for Sse {
             retry: None,
             accept_encoding: AcceptEncoding::default(),
             early_head: None,
+            resume: None,
         }
+    }
+}
+
+impl Sse {
+    /// How many servers are asked to go on with a stream where the file does not say.
+    pub(super) const RESUME_ATTEMPTS: u32 = 3;
+}
+
+impl Discovery {
+    /// As often as new pods are worth waiting for, and what CoreDNS lets others remember.
+    pub(super) const REFRESH: Duration = Duration::from_secs(5);
+}
+
+impl HealthCheck {
+    /// Of a server that is asked `probe`; HAProxy's thresholds.
+    pub(super) fn new(probe: Probe) -> Self {
+        Self { probe, port: None, interval: Duration::from_secs(5), timeout: Duration::from_secs(2), rise: 2, fall: 3 }
+    }
+}
+
+impl Default for Tolerance {
+    /// nginx's time, and more patience than its single failure: a single one has many causes.
+    fn default() -> Self {
+        Self { max_fails: 3, fail_timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(60), spread: Duration::from_secs(30), removed: Removed::default() }
+    }
+}
+
+impl Default for Rebalance {
+    fn default() -> Self {
+        Self { per_minute: 5, min_age: Duration::from_secs(300) }
     }
 }
 
@@ -179,6 +216,6 @@ impl Default for AccessLog {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(30) }
+        Self { grace: Duration::from_secs(30), spread: Duration::from_secs(20) }
     }
 }

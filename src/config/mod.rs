@@ -14,7 +14,9 @@
 
 mod defaults;
 mod difference;
+mod discovery;
 mod file;
+mod fitness;
 mod lines;
 mod mistakes;
 mod reader;
@@ -42,7 +44,9 @@ use crate::proxy_protocol::Version;
 use crate::tls::{self, Back, Certificate};
 
 pub use self::difference::difference;
+pub use self::discovery::{Discovery, Found, Records, Resolver};
 pub use self::file::{LoadError, load, parse};
+pub use self::fitness::{Drain, HealthCheck, OnDown, Probe, Rebalance, Removed, Tolerance};
 pub use self::mistakes::Mistakes;
 pub use self::token::Token;
 
@@ -55,6 +59,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Who the client is, for logs and limits.
     pub client_ip: ClientIp,
+    /// Who is asked for the names of servers.
+    pub resolver: Resolver,
     /// In the order of the file; the first match wins. At least one.
     pub routes: Vec<Route>,
     /// In the order of the file; a [`Route`] refers to them by index. At least one.
@@ -177,8 +183,23 @@ pub enum HostPattern {
 pub struct Upstream {
     /// Its key in the file; a label of metrics and logs.
     pub name: String,
-    /// At least one; addresses and names are each unique.
+    /// Those that the file names; addresses and names are each unique. If there are none, there are
+    /// discoveries.
     pub servers: Vec<Server>,
+    /// Where more servers are found; no two alike.
+    pub discoveries: Vec<Discovery>,
+    /// How servers are checked; `None`: not at all.
+    pub health_check: Option<HealthCheck>,
+    /// How many failures of clients put a server down; `None`: they do not.
+    pub tolerance: Option<Tolerance>,
+    /// How long a server that comes up takes until it gets all of its clients; zero: no time.
+    pub slow_start: Duration,
+    /// What becomes of relays whose server goes down.
+    pub on_down: OnDown,
+    /// How its servers are emptied.
+    pub drain: Drain,
+    /// How relays move to where they belong after servers have come or gone; `None`: they stay.
+    pub rebalance: Option<Rebalance>,
     /// Tried in order; the first that yields a key decides. At least one, no two alike.
     pub affinity: Vec<AffinitySource>,
     /// Which server a client gets.
@@ -227,7 +248,7 @@ pub struct Server {
     pub address: SocketAddr,
     /// Share of the keys against its siblings; 1 to 256.
     pub weight: u32,
-    /// What it may get. At least one server of an upstream is ready.
+    /// What it may get. At least one server or discovery of an upstream is ready.
     pub state: State,
 }
 
@@ -426,6 +447,9 @@ pub struct Sse {
     /// How long a request for nothing but events waits before the proxy itself begins the stream;
     /// `None` when off. Shorter than [`Timeouts::response_head`].
     pub early_head: Option<Duration>,
+    /// How many servers are asked to go on with a stream whose server is lost; 1 to 10. `None`: the
+    /// stream ends.
+    pub resume: Option<u32>,
 }
 
 /// Whether servers may compress what nothing can be inserted into then.
@@ -571,4 +595,6 @@ pub enum LogFormat {
 pub struct Shutdown {
     /// Time that exchanges have to finish after SIGTERM.
     pub grace: Duration,
+    /// The part of that over which relays are told to end; no more than `grace`.
+    pub spread: Duration,
 }

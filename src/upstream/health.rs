@@ -26,6 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::balance::WARM;
+use crate::config::{self, Tolerance};
 
 /// What a server's health is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +48,16 @@ pub struct Thresholds {
     pub fall: u32,
 }
 
-/// How many failures of clients it takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tolerance {
-    /// So many in a row until the server is down; at least 1.
-    pub max_fails: u32,
-    /// Within so long, and for so long; more than zero.
-    pub fail_timeout: Duration,
+impl Rules {
+    /// As the file says for the servers of `upstream`.
+    pub fn of(upstream: &config::Upstream) -> Self {
+        let checks = upstream.health_check.as_ref();
+        Self {
+            checks: checks.map(|check| Thresholds { rise: check.rise, fall: check.fall }),
+            clients: upstream.tolerance,
+            slow_start: upstream.slow_start,
+        }
+    }
 }
 
 /// Who has found out that a server is down.

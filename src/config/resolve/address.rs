@@ -15,7 +15,21 @@ pub(super) fn bind(text: &str, example: &str) -> Result<SocketAddr, String> {
 
 /// The address of a server: `IP:port`, written the one way that the ring hashes.
 pub(super) fn server(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| no_address(text, "10.0.0.1:3000"))?;
+    connectable(text).unwrap_or_else(|| Err(no_server(text, "10.0.0.1:3000")))
+}
+
+/// The address of a DNS server: `IP:port`.
+pub(super) fn resolver(text: &str) -> Result<SocketAddr, String> {
+    connectable(text).unwrap_or_else(|| Err(no_address(text, "10.0.0.53:53")))
+}
+
+/// An address to connect to, written the shortest way; `None` if it is no address.
+fn connectable(text: &str) -> Option<Result<SocketAddr, String>> {
+    let address: SocketAddr = text.parse().ok()?;
+    Some(checked(text, address))
+}
+
+fn checked(text: &str, address: SocketAddr) -> Result<SocketAddr, String> {
     let shown = quoted(text);
     let port = address.port();
     if port == 0 {
@@ -81,6 +95,19 @@ fn network(text: &str) -> Result<IpNet, String> {
         return Err(format!("{shown} is IPv4 in the clothes of IPv6; write it as \"{v4}/{}\"", v6.prefix_len() - 96));
     }
     Ok(network)
+}
+
+/// The same as [`no_address`], where a name could be asked for.
+fn no_server(text: &str, example: &str) -> String {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, "3000"));
+    if is_host_name(host) && is_port(port) && bare_ip(host).is_none() {
+        let shown = quoted(text);
+        return format!(
+            "{shown} is a host name; write IP and port, such as \"{example}\", or {{ dns: \"{host}:{port}\" }} \
+             for all addresses of this name"
+        );
+    }
+    no_address(text, example)
 }
 
 /// Why `text` is not `IP:port`, and what would be.

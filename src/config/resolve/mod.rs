@@ -3,8 +3,10 @@
 mod address;
 mod affinity;
 mod balance;
+mod fitness;
 mod listeners;
 mod routes;
+mod servers;
 mod session_store;
 mod tls;
 mod upstreams;
@@ -19,7 +21,8 @@ use super::reader::{Fields, Item};
 use crate::affinity::tag::Secret;
 
 use super::{
-    AccessLog, ClientIp, Config, Limits, LogFormat, LogPath, Shutdown, TcpKeepalive, TrustedProxies, Written, suggest,
+    AccessLog, ClientIp, Config, Limits, LogFormat, LogPath, Resolver, Shutdown, TcpKeepalive, TrustedProxies, Written,
+    suggest,
 };
 
 /// Reads the whole file. What it returns is only good if no complaint was noted.
@@ -39,6 +42,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         listeners: listeners.into_iter().map(|(_, it)| it).collect(),
         trusted_proxies,
         client_ip,
+        resolver: resolver(&mut fields),
         affinity_secret: fields.optional("affinity_secret_file").and_then(|item| affinity_secret(&item)),
         session_store: session_store::session_store(&mut fields),
         limits: limits(&mut fields),
@@ -74,6 +78,25 @@ fn client_ip(root: &mut Fields<'_>, trusted_proxies: &TrustedProxies) -> ClientI
     }
     client_ip
 }
+
+/// Who is asked for names.
+fn resolver(root: &mut Fields<'_>) -> Resolver {
+    let item = root.optional("resolver");
+    let Some(mut fields) = item.and_then(|item| item.fields("write a mapping such as { servers: [\"10.0.0.53:53\"] }"))
+    else {
+        return Resolver::default();
+    };
+    let right = "write a list of addresses such as [\"10.0.0.53:53\"]";
+    let items = fields.required("servers", right).and_then(|item| item.list(right)).unwrap_or_default();
+    fields.finish(&[]);
+    if let Some(item) = items.get(RESOLVERS_MAX) {
+        item.complain(format!("nobody asks so many; write at most {RESOLVERS_MAX}"));
+    }
+    Resolver { servers: items.iter().filter_map(|item| item.parse(right, address::resolver)).collect() }
+}
+
+/// As many as it takes one of them to be up.
+const RESOLVERS_MAX: usize = 8;
 
 /// Reads the secret itself: after this nothing can be wrong with it.
 fn affinity_secret(item: &Item<'_>) -> Option<Secret> {
@@ -262,7 +285,8 @@ fn shutdown(root: &mut Fields<'_>) -> Shutdown {
     {
         shutdown.grace = grace;
     }
-    fields.finish(&["spread"]);
+    shutdown.spread = fitness::spread(&mut fields, ("grace", shutdown.grace), shutdown.spread);
+    fields.finish(&[]);
     shutdown
 }
 

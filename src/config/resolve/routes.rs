@@ -98,7 +98,7 @@ fn is_ipv6(text: &str) -> bool {
 }
 
 /// Underscores are in no standard, but in many internal names.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(allowed);
     text.len() <= 253 && text.split('.').all(is_label)

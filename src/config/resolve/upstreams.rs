@@ -1,16 +1,14 @@
-//! Upstreams: their servers, time-outs, event streams and WebSockets.
+//! Upstreams: their time-outs, event streams and WebSockets.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::address::{self, covers};
-use super::{DAY, affinity, balance, tls};
+use super::{DAY, affinity, balance, fitness, servers, tls};
 use crate::config::mistakes::quoted;
 use crate::config::reader::{Fields, Item};
 use crate::config::{
-    AcceptEncoding, AffinitySource, Balance, Listener, Pacing, Server, Sse, State, Timeouts, TrustedProxies, Upstream,
-    WebSocket,
+    AcceptEncoding, AffinitySource, Balance, Drain, Listener, OnDown, Pacing, Records, Sse, Timeouts, TrustedProxies,
+    Upstream, WebSocket,
 };
 use crate::proxy_protocol::Version;
 
@@ -34,8 +32,13 @@ fn complain_of_shared_cookie(item: &Item<'_>, upstream: &Upstream, earlier: &[Up
     let cookie_of = |upstream: &Upstream| AffinitySource::sticky_cookie(&upstream.affinity).map(|it| it.name.clone());
     let Some(cookie) = cookie_of(upstream) else { return };
     let names = |upstream: &Upstream| upstream.servers.iter().map(|it| it.name.clone()).collect::<BTreeSet<_>>();
-    let clashes =
-        |other: &&Upstream| cookie_of(other).as_ref() == Some(&cookie) && names(other).is_disjoint(&names(upstream));
+    let records =
+        |upstream: &Upstream| upstream.discoveries.iter().map(|it| it.records.clone()).collect::<Vec<Records>>();
+    let shares_records = |other: &Upstream| records(other).iter().any(|it| records(upstream).contains(it));
+    let clashes = |other: &&Upstream| {
+        let are_strangers = names(other).is_disjoint(&names(upstream)) && !shares_records(other);
+        cookie_of(other).as_ref() == Some(&cookie) && are_strangers
+    };
     if let Some(other) = earlier.iter().find(clashes) {
         item.complain(format!(
             "its sticky_cookie {} is that of upstreams.{} too, which has other servers; \
@@ -56,6 +59,13 @@ fn upstream(
     let mut upstream = Upstream {
         name: name.to_owned(),
         servers: Vec::new(),
+        discoveries: Vec::new(),
+        health_check: None,
+        tolerance: None,
+        slow_start: Duration::ZERO,
+        on_down: OnDown::default(),
+        drain: Drain::default(),
+        rebalance: None,
         affinity: Vec::new(),
         balance: Balance::default(),
         timeouts: Timeouts::default(),
@@ -66,7 +76,7 @@ fn upstream(
         tls: None,
     };
     if let Some(mut fields) = item.fields("write a mapping such as { servers: [\"10.0.0.1:3000\"] }") {
-        upstream.servers = servers(&mut fields, listeners);
+        (upstream.servers, upstream.discoveries) = servers::servers(&mut fields, listeners);
         upstream.affinity = affinity::affinity(&mut fields, trusted_proxies);
         upstream.balance = balance::balance(&mut fields);
         upstream.timeouts = timeouts(&mut fields);
@@ -75,110 +85,25 @@ fn upstream(
         upstream.pacing = limits(&mut fields);
         upstream.send_proxy_protocol = send_proxy_protocol(&mut fields);
         upstream.tls = tls::of_upstream(&mut fields);
-        fields.finish(PLANNED);
+        upstream.health_check = fitness::health_check(&mut fields);
+        upstream.tolerance = fitness::tolerance(&mut fields);
+        upstream.slow_start = fitness::slow_start(&mut fields);
+        upstream.on_down =
+            fitness::on_down(&mut fields, upstream.health_check.is_some() || upstream.tolerance.is_some());
+        upstream.drain = fitness::drain(&mut fields);
+        upstream.rebalance = fitness::rebalance(&mut fields);
+        fields.finish(&[]);
     }
     upstream
 }
 
-const PLANNED: &[&str] = &["health_check", "max_fails", "fail_timeout", "slow_start", "drain", "rebalance"];
-
 /// Names are labels of metrics and fields of logs.
-fn checked_name(text: &str) -> Result<&str, String> {
+pub(super) fn checked_name(text: &str) -> Result<&str, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text);
     }
     Err(format!("{} is not a name; write 1 to 64 of A-Z a-z 0-9 . _ -", quoted(text)))
-}
-
-fn servers(upstream: &mut Fields<'_>, listeners: &[(Item<'_>, Listener)]) -> Vec<Server> {
-    let right = "write a list of at least one, such as [\"10.0.0.1:3000\"]";
-    let Some(list) = upstream.required("servers", right) else {
-        return Vec::new();
-    };
-    let items = list.list(right).unwrap_or_default();
-    let count = items.len();
-    let mut servers: Vec<(Item<'_>, Server)> = Vec::new();
-    for item in items {
-        let Some(server) = server(&item) else {
-            continue;
-        };
-        complain_of_twin(&item, &server, &servers);
-        complain_of_loop(&item, server.address, listeners);
-        servers.push((item, server));
-    }
-    let is_idle = servers.iter().all(|(_, server)| !server.state.takes_clients());
-    if is_idle && !servers.is_empty() && servers.len() == count {
-        list.complain("no server is ready, so nobody could be served; leave state out for at least one of them");
-    }
-    servers.into_iter().map(|(_, server)| server).collect()
-}
-
-/// A server is an address, or a mapping that has one.
-fn server(item: &Item<'_>) -> Option<Server> {
-    let right = "write \"10.0.0.1:3000\" or { address: \"10.0.0.1:3000\", name: a, weight: 1, state: ready }";
-    if !item.is_mapping() {
-        let address = item.parse(right, address::server)?;
-        return Some(Server { name: address.to_string(), address, weight: 1, state: State::default() });
-    }
-    let mut fields = item.fields(right)?;
-    let right = "write IP and port, such as \"10.0.0.1:3000\"";
-    let is_planned = fields.has("dns") || fields.has("srv");
-    let address = match is_planned {
-        true => fields.optional("address"),
-        false => fields.required("address", right),
-    };
-    let address = address.and_then(|item| item.parse(right, address::server));
-    let name = fields.optional("name").map(|item| {
-        let text = item.text("write a name in quotes, such as \"a\"");
-        text.and_then(|text| item.kept(checked_name(text)))
-    });
-    let weight = fields.optional("weight").and_then(|item| item.number(1..=256, "write a number from 1 to 256"));
-    let state = fields.optional("state").and_then(|item| item.one_of("state", STATES));
-    fields.finish(&["dns", "refresh", "srv"]);
-    let address = address?;
-    Some(Server {
-        name: match name {
-            Some(name) => name?.to_owned(),
-            None => address.to_string(),
-        },
-        address,
-        weight: weight.unwrap_or(1),
-        state: state.unwrap_or_default(),
-    })
-}
-
-const STATES: &[(&str, State)] = &[("ready", State::Ready), ("drain", State::Drain), ("maint", State::Maint)];
-
-fn complain_of_twin(item: &Item<'_>, server: &Server, earlier: &[(Item<'_>, Server)]) {
-    for (twin_item, twin) in earlier {
-        let path = twin_item.path();
-        if twin.address == server.address {
-            return item.complain(format!(
-                "\"{}\" is already {path}; list it once, with a weight for a larger share",
-                server.address
-            ));
-        }
-        if twin.name == server.name {
-            return item.complain(format!("{} is already the name of {path}; choose another", quoted(&server.name)));
-        }
-    }
-}
-
-/// A server that is one of our own listeners would be asked again and again.
-fn complain_of_loop(item: &Item<'_>, server: SocketAddr, listeners: &[(Item<'_>, Listener)]) {
-    let is_us = |(_, it): &&(Item<'_>, Listener)| {
-        let bind = it.bind;
-        let is_here = server.ip().is_loopback() || bind.ip() == server.ip();
-        is_here && covers(bind, server)
-    };
-    if let Some((listener, _)) = listeners.iter().find(is_us) {
-        item.complain(format!(
-            "\"{server}\" is {}, so requests would go round in circles; \
-             write the server's own address",
-            listener.path()
-        ));
-    }
 }
 
 fn timeouts(upstream: &mut Fields<'_>) -> Timeouts {
@@ -251,9 +176,30 @@ fn sse(upstream: &mut Fields<'_>, timeouts: &Timeouts) -> Sse {
             item.complain("the time-out response_head would be over first; write a shorter time, or a longer time-out");
         }
     }
-    fields.finish(&["resume"]);
+    sse.resume = resume(&mut fields);
+    fields.finish(&[]);
     sse
 }
+
+/// On or off, and how often.
+fn resume(sse: &mut Fields<'_>) -> Option<u32> {
+    let item = sse.optional("resume");
+    let is_on = item.as_ref().is_some_and(Item::is_on);
+    if let Some(item) = item.filter(|item| !item.is_on() && !item.is_off()) {
+        item.complain_of_type("write on or off");
+        sse.optional("resume_attempts");
+        return None;
+    }
+    let attempts = sse.optional("resume_attempts");
+    if let Some(item) = attempts.as_ref().filter(|_| !is_on) {
+        item.complain("no stream is resumed, because resume is off; write resume: on, or remove this");
+    }
+    let attempts = attempts.and_then(|item| item.number(1..=RESUME_ATTEMPTS_MAX, "write a number from 1 to 10"));
+    is_on.then(|| attempts.unwrap_or(Sse::RESUME_ATTEMPTS))
+}
+
+/// Who has asked so many has asked all that are up.
+const RESUME_ATTEMPTS_MAX: u32 = 10;
 
 /// No exchange is parked sooner, and no hop is that impatient.
 const EARLY_HEAD_LEAST: Duration = Duration::from_secs(1);

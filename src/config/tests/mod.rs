@@ -1,5 +1,6 @@
 //! Whole files: what right ones mean, and what wrong ones are told.
 
+mod fitness;
 mod mutated;
 mod right;
 mod wrong;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::{config, examples};
 use crate::config::{
-    AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Find, Hash, HostPattern, Ipv6Prefix,
-    Keyless, Learn, Limits, LoadError, LogFormat, LogPath, Password, Pick, ProxyProtocol, Redis, Route, Server,
-    Session, SessionStore, Shutdown, Sse, State, TcpKeepalive, Timeouts, TrustedProxies, WebSocket, load,
+    AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Drain, Find, Hash, HostPattern,
+    Ipv6Prefix, Keyless, Learn, Limits, LoadError, LogFormat, LogPath, OnDown, Password, Pick, ProxyProtocol, Redis,
+    Route, Server, Session, SessionStore, Shutdown, Sse, State, TcpKeepalive, Timeouts, Tolerance, TrustedProxies,
+    WebSocket, load,
 };
 use crate::proxy_protocol::Version;
 use crate::tls::front;
@@ -81,6 +82,12 @@ fn the_defaults_in_the_commented_file_are_the_defaults() {
     assert_eq!(config.upstreams[0].sse, Sse::default());
     assert_eq!(config.session_store, SessionStore::default());
     assert_eq!(config.upstreams[0].websocket, WebSocket::default());
+    assert_eq!(config.upstreams[0].tolerance, Some(Tolerance::default()));
+    assert_eq!(config.upstreams[0].slow_start, Duration::ZERO);
+    assert_eq!(config.upstreams[0].on_down, OnDown::default());
+    assert_eq!(config.upstreams[0].drain, Drain::default());
+    assert_eq!(config.upstreams[0].rebalance, None);
+    assert_eq!(config.upstreams[0].discoveries[0].refresh, config.upstreams[0].discoveries[1].refresh);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.tcp_keepalive, TcpKeepalive::default());
     assert_eq!(config.admin, Some(Admin::default()));
@@ -540,6 +547,10 @@ fn the_examples_in_the_reference_are_right() {
             | "websocket"
             | "limits of an upstream"
             | "send_proxy_protocol"
+            | "health_check"
+            | "max_fails"
+            | "drain"
+            | "rebalance"
             | "tls" => {
                 let servers = match key {
                     "servers" => "",

@@ -1,6 +1,7 @@
 //! Wrong files, and what each is told, word by word.
 
 mod clients;
+mod fitness;
 mod process;
 mod routes;
 mod session_store;
@@ -62,7 +63,7 @@ upstreams:
   spare:
     servers: []
     health_check:
-      path: /
+      path: healthz
 routes:
   - host: a.example
     path: chat
@@ -83,12 +84,12 @@ upstreams: {}
         "15: upstreams.chat.timeouts.idle: duplicate key, also on line 14; keep one of them",
         "17: upstreams.spare.servers: this list is empty; write a list of at least one, such as \
          [\"10.0.0.1:3000\"]",
-        "18: upstreams.spare.health_check: not supported in this version; remove it",
+        "19: upstreams.spare.health_check.path: \"healthz\" does not begin with /; write a path such as /healthz",
         "22: routes[0].path: \"chat\" does not begin with /; write a prefix such as \
          \"/socket.io/\"",
         "25: routes[2]: never reached, because routes[1] has the same host and path; remove one",
         "26: shutdwon: unknown key; did you mean \"shutdown\"? (known here: trusted_proxies, \
-         listeners, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, tcp_keepalive, \
+         listeners, client_ip, upstreams, routes, admin, resolver, affinity_secret_file, session_store, limits, tcp_keepalive, \
          access_log, shutdown, threads)",
         "28: upstreams: duplicate key, also on line 6; keep one of them",
     ];
@@ -174,7 +175,7 @@ fn keys_of_the_file_are_known() {
     check("1: 2", "1: unknown key; known here: KEYS");
 }
 
-const KEYS: &str = "trusted_proxies, listeners, client_ip, upstreams, routes, admin, affinity_secret_file, session_store, limits, \
+const KEYS: &str = "trusted_proxies, listeners, client_ip, upstreams, routes, admin, resolver, affinity_secret_file, session_store, limits, \
                     tcp_keepalive, access_log, shutdown, threads";
 
 #[test]

@@ -142,5 +142,34 @@ fn the_grace_is_a_duration() {
     check("30s", r#": "30s" is text; write a mapping such as { grace: 30s }"#);
     check("{ grace: 30 }", r#".grace: "30" has no unit; write it with one, such as 30s (units: ms, s, m, h, d)"#);
     check("{ grace: 25h }", r#".grace: "25h" is out of range; write 0ms to 1d"#);
-    check("{ spread: 20s }", ".spread: not supported in this version; remove it");
+    let over = ".spread: grace would be over before; write at most that, or a longer grace";
+    check("{ spread: 31s }", over);
+    check("{ grace: 5s, spread: 6s }", over);
+    check("{ spread: 20 }", r#".spread: "20" has no unit; write it with one, such as 20s (units: ms, s, m, h, d)"#);
+}
+
+#[test]
+fn resolvers_are_addresses() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("resolver", value));
+        assert_eq!(complaint, format!("4: resolver{expected}"), "resolver: {value}");
+    }
+
+    let right = r#"write a list of addresses such as ["10.0.0.53:53"]"#;
+    check("{}", &format!(".servers: missing; {right}"));
+    check("{ servers: [] }", &format!(".servers: this list is empty; {right}"));
+    check("{ servers: off }", &format!(".servers: \"off\" is text; {right}"));
+    check(r#"{ servers: ["10.0.0.53"] }"#, r#".servers[0]: "10.0.0.53" has no port; write it as "10.0.0.53:53""#);
+    check(
+        r#"{ servers: ["dns.internal:53"] }"#,
+        r#".servers[0]: "dns.internal:53" is a host name, and host names are not resolved; write IP and port, such as "10.0.0.53:53""#,
+    );
+    check(
+        r#"{ servers: ["[::]:53"] }"#,
+        r#".servers[0]: "[::]:53" is no address to connect to; write "[::1]:53" for this machine"#,
+    );
+    let nine = (1..10).map(|number| format!("\"10.0.0.{number}:53\"")).collect::<Vec<_>>().join(", ");
+    check(&format!("{{ servers: [{nine}] }}"), ".servers[8]: nobody asks so many; write at most 8");
+    check("8.8.8.8", r#": "8.8.8.8" is text; write a mapping such as { servers: ["10.0.0.53:53"] }"#);
 }

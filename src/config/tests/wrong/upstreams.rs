@@ -60,7 +60,7 @@ fn an_upstream_has_servers_and_a_route() {
     );
     check(
         r#"{ chat: { servers: ["10.0.0.1:3000"], server: 1 } }"#,
-        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket, limits, send_proxy_protocol, tls)"#,
+        r#".chat.server: unknown key; did you mean "servers"? (known here: servers, affinity, balance, timeouts, sse, websocket, limits, send_proxy_protocol, tls, health_check, max_fails, fail_timeout, slow_start, on_down, drain, rebalance)"#,
     );
     check(
         r#"{ 7: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,
@@ -69,10 +69,6 @@ fn an_upstream_has_servers_and_a_route() {
     check(
         r#"{ spare: { servers: ["10.0.0.1:1"] }, chat: { servers: ["10.0.0.2:1"] } }"#,
         ".spare: no route leads to this upstream; add one or remove it",
-    );
-    check(
-        r#"{ chat: { servers: ["10.0.0.1:3000"], health_check: {} } }"#,
-        ".chat.health_check: not supported in this version; remove it",
     );
     check(
         r#"{ chat: { servers: ["10.0.0.1:3000"], <<: { sse: {} } } }"#,
@@ -127,11 +123,11 @@ fn a_server_is_an_address() {
     check(r#"["10.0.0.1"]"#, r#"[0]: "10.0.0.1" has no port; write it as "10.0.0.1:3000""#);
     check(
         r#"["chat-1:3000"]"#,
-        r#"[0]: "chat-1:3000" is a host name, and host names are not resolved; write IP and port, such as "10.0.0.1:3000""#,
+        r#"[0]: "chat-1:3000" is a host name; write IP and port, such as "10.0.0.1:3000", or { dns: "chat-1:3000" } for all addresses of this name"#,
     );
     check(
         r#"["chat-1.internal"]"#,
-        r#"[0]: "chat-1.internal" is a host name, and host names are not resolved; write IP and port, such as "10.0.0.1:3000""#,
+        r#"[0]: "chat-1.internal" is a host name; write IP and port, such as "10.0.0.1:3000", or { dns: "chat-1.internal:3000" } for all addresses of this name"#,
     );
     check(
         r#"["http://10.0.0.1:3000"]"#,
@@ -191,9 +187,8 @@ fn a_server_is_an_address() {
     check(r#"[{ address: "10.0.0.1:1", weight: "2" }]"#, r#"[0].weight: "2" is text; write a number from 1 to 256"#);
     check(
         r#"[{ adress: "10.0.0.1:1" }]"#,
-        r#"[0].adress: unknown key; did you mean "address"? (known here: address, name, weight, state)"#,
+        r#"[0].adress: unknown key; did you mean "address"? (known here: address, name, weight, state, dns, srv, refresh)"#,
     );
-    check(r#"[{ dns: "chat:3000" }]"#, "[0].dns: not supported in this version; remove it");
     check(r#"[{ address: "10.0.0.1:1", state: Drain }]"#, r#"[0].state: "Drain" is no state; did you mean drain?"#);
     check(
         r#"[{ address: "10.0.0.1:1", state: down }]"#,
@@ -211,6 +206,45 @@ fn a_server_is_an_address() {
     check(
         r#"[{ address: "10.0.0.1:1", state: maint }, { address: "10.0.0.2", state: drain }]"#,
         r#"[1].address: "10.0.0.2" has no port; write it as "10.0.0.2:3000""#,
+    );
+    check(r#"[{ dns: "chat:1", state: drain }, { address: "10.0.0.1:1", state: maint }]"#, idle);
+}
+
+#[test]
+fn servers_may_be_asked_for_by_name() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("upstreams", &format!("{{ chat: {{ servers: [{value}] }} }}")));
+        assert_eq!(complaint, format!("2: upstreams.chat.servers{expected}"), "servers: [{value}]");
+    }
+
+    check("{ dns: chat }", r#"[0].dns: "chat" has no port; write name and port, such as "chat.internal:3000""#);
+    check(r#"{ dns: "chat:0" }"#, r#"[0].dns: "chat:0" has the port "0"; write a number from 1 to 65535"#);
+    check(r#"{ dns: "chat:http" }"#, r#"[0].dns: "chat:http" has the port "http"; write a number from 1 to 65535"#);
+    check(
+        r#"{ dns: "10.0.0.1:3000" }"#,
+        r#"[0].dns: "10.0.0.1:3000" is an address, and needs not be asked for; write it as address: "10.0.0.1:3000""#,
+    );
+    let no_name = "is no name of a host; write letters, digits, dots and dashes, such as chat.internal";
+    check(r#"{ dns: "http://chat:3000" }"#, &format!(r#"[0].dns: "http://chat" {no_name}"#));
+    check(r#"{ dns: "a..b:1" }"#, &format!(r#"[0].dns: "a..b" {no_name}"#));
+    check(r#"{ dns: "10.0.0:1" }"#, &format!(r#"[0].dns: "10.0.0" {no_name}"#));
+    check(r#"{ srv: "*.chat" }"#, &format!(r#"[0].srv: "*.chat" {no_name}"#));
+    check("{ srv: }", r#"[0].srv: there is no value; write a name such as "_http._tcp.chat.internal""#);
+    check(r#"{ srv: "chat:80" }"#, r#"[0].srv: "chat:80" has a port, which the records say; write "chat""#);
+    check(
+        r#"{ dns: "chat:80", address: "10.0.0.1:80" }"#,
+        "[0].dns: there is address beside it; write one of address, dns, srv",
+    );
+    check(r#"{ dns: "chat:80", srv: chat }"#, "[0].srv: there is dns beside it; write one of address, dns, srv");
+    check(r#"{ dns: "chat:80", name: a }"#, "[0].name: who is found there is called by its address; remove it");
+    check("{ srv: chat, weight: 2 }", "[0].weight: the records say the weights; remove it");
+    check(r#"{ address: "10.0.0.1:1", refresh: 5s }"#, "[0].refresh: an address is not asked for; remove it");
+    check(r#"{ dns: "chat:80", refresh: 99ms }"#, r#"[0].refresh: "99ms" is out of range; write 100ms to 1h"#);
+    check(r#"{ dns: "chat:80", refresh: 61m }"#, r#"[0].refresh: "61m" is out of range; write 100ms to 1h"#);
+    check(
+        r#"{ dns: "chat:80" }, { dns: "Chat:80", weight: 2 }"#,
+        r#"[1]: "chat:80" is already upstreams.chat.servers[0]; list it once"#,
     );
 }
 
@@ -467,7 +501,13 @@ fn what_is_inserted_into_streams_is_one_line() {
         "{ early_head: 2m }",
         ".early_head: the time-out response_head would be over first; write a shorter time, or a longer time-out",
     );
-    check("{ resume: on }", ".resume: not supported in this version; remove it");
+    check("{ resume: yes }", r#".resume: "yes" is text; write on or off"#);
+    check("{ resume: 3 }", ".resume: 3 is a number; write on or off");
+    check("{ resume: on, resume_attempts: 0 }", ".resume_attempts: 0 is out of range; write a number from 1 to 10");
+    check("{ resume: on, resume_attempts: 11 }", ".resume_attempts: 11 is out of range; write a number from 1 to 10");
+    let unasked = ".resume_attempts: no stream is resumed, because resume is off; write resume: on, or remove this";
+    check("{ resume_attempts: 3 }", unasked);
+    check("{ resume: off, resume_attempts: 3 }", unasked);
 }
 
 #[test]
