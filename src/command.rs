@@ -1,14 +1,90 @@
 //! What operators ask of the process while it runs, from wherever: signals, the admin address, the
 //! command line. One desk takes it all, so that nothing happens at the same time as anything else.
 
+use std::fmt;
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
+
+use crate::config::State;
 
 /// What is asked.
 #[derive(Debug)]
 pub enum Command {
     /// To read the configuration file again, and to put it in force.
     Reload(oneshot::Sender<Reloaded>),
+    /// To have relays leave, and sessions too where it is about a server.
+    Drain(Target, Pace, oneshot::Sender<Result<Progress, NoTarget>>),
+    /// To let those stay that have not left, and let in whoever comes.
+    Undrain(Target, oneshot::Sender<Result<(), NoTarget>>),
+    /// To put a state in the place of that in the file, or the other way round.
+    State(ServerOf, Option<State>, oneshot::Sender<Result<(), NoTarget>>),
+    /// To tell which drains there are.
+    Drains(oneshot::Sender<Vec<Progress>>),
 }
+
+/// A server of an upstream, by their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOf {
+    /// The upstream's.
+    pub upstream: String,
+    /// Its own.
+    pub server: String,
+}
+
+/// What is to be drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Everything that is there now.
+    Process,
+    /// All relays that an upstream has now; their clients come back to it.
+    Upstream(String),
+    /// A server: nobody new comes there either.
+    Server(ServerOf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process => f.write_str("the process"),
+            Self::Upstream(name) => write!(f, "upstream {name}"),
+            Self::Server(ServerOf { upstream, server }) => write!(f, "server {server} of upstream {upstream}"),
+        }
+    }
+}
+
+/// How fast something is drained; where nothing is said the file counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Over what time ends are spread.
+    pub spread: Option<Duration>,
+    /// How long it may take in all.
+    pub timeout: Option<Duration>,
+}
+
+/// How far a drain has got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is drained.
+    pub target: Target,
+    /// How long it has taken so far.
+    pub elapsed: Duration,
+    /// Over what time ends are spread.
+    pub spread: Duration,
+    /// How long it may take in all.
+    pub timeout: Duration,
+    /// Exchanges and relays when it began.
+    pub open_before: usize,
+    /// Those there are now; of an upstream or the process also those that have begun since.
+    pub open: usize,
+    /// Whether nobody is left, or the time is over.
+    pub is_over: bool,
+}
+
+/// There is nothing of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no {0}")]
+pub struct NoTarget(pub Target);
 
 /// What became of a new configuration: what it changes, one line each; or why nothing has changed.
 pub type Reloaded = Result<Vec<String>, String>;
@@ -37,8 +113,44 @@ impl Desk {
     /// # Errors
     /// When nobody obeys any more.
     pub async fn reload(&self) -> Result<Reloaded, Closed> {
+        self.ask(Command::Reload).await
+    }
+
+    /// Has `target` drained, and says how that begins.
+    ///
+    /// # Errors
+    /// When nobody obeys any more.
+    pub async fn drain(&self, target: Target, pace: Pace) -> Result<Result<Progress, NoTarget>, Closed> {
+        self.ask(|reply| Command::Drain(target, pace, reply)).await
+    }
+
+    /// Has `target` drained no more.
+    ///
+    /// # Errors
+    /// When nobody obeys any more.
+    pub async fn undrain(&self, target: Target) -> Result<Result<(), NoTarget>, Closed> {
+        self.ask(|reply| Command::Undrain(target, reply)).await
+    }
+
+    /// Has a server be in `state`, whatever the file says; `None`: as the file says.
+    ///
+    /// # Errors
+    /// When nobody obeys any more.
+    pub async fn state(&self, server: ServerOf, state: Option<State>) -> Result<Result<(), NoTarget>, Closed> {
+        self.ask(|reply| Command::State(server, state, reply)).await
+    }
+
+    /// The drains there are, and those that are over and not undone.
+    ///
+    /// # Errors
+    /// When nobody obeys any more.
+    pub async fn drains(&self) -> Result<Vec<Progress>, Closed> {
+        self.ask(Command::Drains).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Closed> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Command::Reload(reply)).map_err(|_| Closed)?;
+        self.0.try_send(command(reply)).map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }

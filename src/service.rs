@@ -4,6 +4,7 @@
 //! one on the same connection finds whatever is in force then.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -18,13 +19,15 @@ pub struct Service {
     /// Where everything reports to.
     pub observer: Arc<Observer>,
     stopping: watch::Receiver<bool>,
+    /// Balancers are told to send nobody, though whoever comes is served.
+    is_drained: AtomicBool,
 }
 
 impl Service {
     /// Serves by `front` for now.
     pub fn new(front: Arc<Front>) -> Self {
         let (observer, stopping) = (front.observer.clone(), front.stopping.clone());
-        Self { front: ArcSwap::new(front), observer, stopping }
+        Self { front: ArcSwap::new(front), observer, stopping, is_drained: AtomicBool::new(false) }
     }
 
     /// What is in force now. To be asked again for each request, and kept until its end.
@@ -37,9 +40,14 @@ impl Service {
         self.front.store(front);
     }
 
-    /// Whether the process is stopping.
-    pub fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+    /// Whether nobody should be sent here any more: the process is stopping, or drained.
+    pub fn is_leaving(&self) -> bool {
+        *self.stopping.borrow() || self.is_drained.load(Ordering::Relaxed)
+    }
+
+    /// Whether the process is drained.
+    pub fn drain(&self, is_drained: bool) {
+        self.is_drained.store(is_drained, Ordering::Relaxed);
     }
 
     /// Turns `true` when the process is stopping: see [`stopped`].

@@ -1,5 +1,6 @@
 //! The admin address: metrics, health and relays, for operators and orchestrators.
 
+mod drains;
 mod guard;
 mod relays;
 
@@ -26,7 +27,7 @@ use crate::socket::{Socket, Transport};
 pub struct Admin {
     token: ArcSwapOption<Token>,
     service: Arc<Service>,
-    workers: Workers,
+    workers: Arc<Workers>,
     desk: Desk,
 }
 
@@ -62,7 +63,7 @@ impl ServeHttp for App {
 
 impl Admin {
     /// Serves whoever brings `token`, if there is one.
-    pub fn new(service: Arc<Service>, workers: Workers, desk: Desk, token: Option<Token>) -> Self {
+    pub fn new(service: Arc<Service>, workers: Arc<Workers>, desk: Desk, token: Option<Token>) -> Self {
         Self { token: ArcSwapOption::from_pointee(token), service, workers, desk }
     }
 
@@ -83,18 +84,34 @@ impl Admin {
             // but no DELETE, for which it would have to ask.
             (_, Some(id)) if head.method == Method::DELETE => relays::end(&self.workers, id).await,
             (_, Some(_)) => not_allowed("DELETE"),
-            ("/reload", _) if head.method == Method::POST => match guard::judge_change(&head.headers) {
-                Ok(()) => self.reload().await,
-                Err(refusal) => refused(refusal),
-            },
-            ("/reload", _) => not_allowed("POST"),
+            ("/reload" | "/drain" | "/undrain" | "/state", _) if head.method == Method::POST => {
+                match guard::judge_change(&head.headers) {
+                    Ok(()) => self.change(path, query).await,
+                    Err(refusal) => refused(refusal),
+                }
+            }
+            ("/reload" | "/drain" | "/undrain" | "/state", _) => not_allowed("POST"),
             _ if !is_reading => not_allowed("GET, HEAD"),
             ("/relays", _) => relays::list(&self.workers, query).await,
+            ("/drains", _) => drains::list(&self.desk).await,
             ("/metrics", _) => self.metrics(),
             ("/healthz", _) => text(StatusCode::OK, "ok\n"),
-            ("/readyz", _) if self.service.is_stopping() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            ("/readyz", _) if self.service.is_leaving() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             ("/readyz", _) => text(StatusCode::OK, "ready\n"),
-            _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz, /readyz, /relays or POST /reload\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "try /metrics, /healthz, /readyz, /relays, /drains, or POST /reload, /drain, /undrain, /state\n",
+            ),
+        }
+    }
+
+    /// What is asked by POST.
+    async fn change(&self, path: &str, query: &str) -> Response<Vec<u8>> {
+        match path {
+            "/drain" => drains::drain(&self.desk, query).await,
+            "/undrain" => drains::undrain(&self.desk, query).await,
+            "/state" => drains::state(&self.desk, query).await,
+            _ => self.reload().await,
         }
     }
 
@@ -142,6 +159,12 @@ fn not_allowed(methods: &'static str) -> Response<Vec<u8>> {
 
 fn text(status: StatusCode, text: &str) -> Response<Vec<u8>> {
     answer(status, text.into())
+}
+
+fn as_json(value: &serde_json::Value) -> Response<Vec<u8>> {
+    let mut response = answer(StatusCode::OK, format!("{value}\n").into_bytes());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn answer(status: StatusCode, body: Vec<u8>) -> Response<Vec<u8>> {

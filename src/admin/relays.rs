@@ -1,10 +1,9 @@
 //! `/relays`: which there are, and the end of one.
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{answer, text};
+use super::{as_json, text};
 use crate::relay::inbox::{Description, Ended, First, Id, Listing, Query, Workers};
 use crate::relay::{EndReason, Kind};
 
@@ -14,9 +13,7 @@ pub(super) async fn list(workers: &Workers, query: &str) -> Response<Vec<u8>> {
         Ok(query) => query,
         Err(mistake) => return text(StatusCode::BAD_REQUEST, &(mistake + "\n")),
     };
-    let mut response = answer(StatusCode::OK, shown(&workers.list(query).await).to_string().into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    as_json(&shown(&workers.list(query).await))
 }
 
 /// Ends the relay of this id.

@@ -115,6 +115,38 @@ fn with_sid(query: &str, id: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
+/// The session id in `query`, as it stands in the request's target.
+pub fn sid(query: &str) -> Option<Cow<'_, str>> {
+    form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "sid").map(|(_, sid)| sid)
+}
+
+/// What answers a poll and ends its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Farewell {
+    /// The packet, as the version that is spoken frames it.
+    pub body: String,
+    /// What that is.
+    pub content_type: &'static str,
+}
+
+/// What ends the session that polls with `query`; `None` when that is no poll.
+pub fn farewell(query: &str) -> Option<Farewell> {
+    let value =
+        |wanted: &str| form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == wanted).map(|(_, it)| it);
+    if value("transport")? != "polling" {
+        return None;
+    }
+    let packet = if value("EIO")? == "4" { "1" } else { "1:1" };
+    let script = value("j").filter(|page| !page.is_empty() && page.bytes().all(|byte| byte.is_ascii_digit()));
+    Some(match script {
+        Some(page) => {
+            let body = format!("___eio[{page}](\"{packet}\");");
+            Farewell { body, content_type: "text/javascript; charset=UTF-8" }
+        }
+        None => Farewell { body: packet.to_owned(), content_type: "text/plain; charset=UTF-8" },
+    })
+}
+
 /// The longest body of a response in which an open packet is looked for.
 pub const OPENING_MAX: usize = 16 * 1024;
 
@@ -208,6 +240,22 @@ mod tests {
 
     fn tagged(id: &str) -> String {
         format!("{id}~{}", secret().seal(id.as_bytes(), secret().server("red")))
+    }
+
+    #[test]
+    fn a_poll_is_ended_as_its_version_has_it() {
+        #[track_caller]
+        fn check(query: &str, expected: Option<&str>) {
+            assert_eq!(farewell(query).map(|farewell| farewell.body).as_deref(), expected, "{query}");
+        }
+
+        check("EIO=4&transport=polling&sid=a&t=x", Some("1"));
+        check("EIO=3&transport=polling&sid=a", Some("1:1"));
+        check("EIO=3&transport=polling&sid=a&j=2", Some("___eio[2](\"1:1\");"));
+        check("EIO=4&transport=polling&sid=a&j=0%5D%3Balert(1)", Some("1"));
+        check("EIO=4&transport=websocket&sid=a", None);
+        check("transport=polling", None);
+        check("", None);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn configuration(bind: SocketAddr, servers: &[(&str, SocketAddr)]) -> String {
          upstreams:\n  demo:\n    servers:\n{}    affinity: [ engine_io, {{ query: client }}, forwarded_for, client_ip ]\n    \
          sse: {{ keepalive: 5s }}\n\
          routes:\n  - upstream: demo\n\
-         admin: {{ bind: \"127.0.0.1:0\" }}\naccess_log: {{ path: stdout, format: combined }}\nshutdown: {{ grace: 3s }}\n",
+         admin: {{ bind: \"127.0.0.1:0\" }}\naccess_log: {{ path: stdout, format: combined }}\nshutdown: {{ grace: 3s, spread: 0s }}\n",
         servers.concat()
     )
 }

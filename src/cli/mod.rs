@@ -2,6 +2,7 @@
 
 mod ask;
 mod demo;
+mod drain;
 mod explain;
 mod health;
 mod reload;
@@ -57,6 +58,10 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Empty a server, an upstream or a whole running proxy: ends are spread over a time
+    Drain(drain::Drain),
+    /// Let those stay that a drain has not ended yet, and in whoever comes
+    Undrain(drain::Target),
     /// Say what would become of a request: its route, what names its client, the servers in order
     Explain(explain::Request),
     /// Run the proxy over three embedded demo servers, and say what to open and try
@@ -82,6 +87,8 @@ pub fn main() -> ExitCode {
         Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
         Command::Health { config } => health::health(&config),
         Command::Reload { config } => reload::reload(&config),
+        Command::Drain(drain) => drain::drain(&drain),
+        Command::Undrain(target) => drain::undrain(&target),
         Command::Explain(request) => explain::explain(&request),
         Command::Demo { bind } => demo::demo(bind),
     };

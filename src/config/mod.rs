@@ -49,6 +49,7 @@ pub use self::file::{LoadError, load, parse};
 pub use self::fitness::{Drain, HealthCheck, OnDown, Probe, Rebalance, Removed, Tolerance};
 pub use self::mistakes::Mistakes;
 pub use self::token::Token;
+pub use self::units::duration_within;
 
 /// Everything one configuration file says.
 #[derive(Clone, Debug)]

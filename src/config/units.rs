@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::mistakes::quoted;
 
 /// Reads a duration such as `15s`; it must lie in `range`.
-pub(super) fn duration_within(text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn duration_within(text: &str, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let milliseconds = duration(text)?;
     let duration = milliseconds.map(Duration::from_millis);
     duration.filter(|it| range.contains(it)).ok_or_else(|| {

@@ -15,6 +15,7 @@
 //! those whose client may not be left in silence.
 
 mod bodies;
+mod dismissal;
 mod early;
 mod ends;
 mod handoff;
@@ -151,6 +152,7 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
             let waiting = Waiting { upstream, server, place, record, deadline, early };
             Parked::new(down, up.into_socket(), waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
         }
+        Ok(Served::Dismissed(farewell)) => Box::pin(dismissal::dismiss(down, &farewell, record)).await,
         Err(failure) => Box::pin(fail(down, failure, record)).await,
     }
 }
@@ -311,6 +313,8 @@ struct Answer {
 enum Served {
     Answer(Answer),
     Silent(Silent),
+    /// By nobody: its session ends, and the client is told so.
+    Dismissed(engine_io::Farewell),
 }
 
 /// The server's side of an exchange whose server takes its time.
@@ -329,8 +333,11 @@ async fn serve(
     previous_hop: IpAddr,
     record: &mut Record,
 ) -> Result<Served, Failure> {
-    let place = Placement::of(front, upstream, down.req_header(), previous_hop).await;
+    let mut place = Placement::of(front, upstream, down.req_header(), previous_hop).await;
     record.named_by(place.source);
+    if let Some(farewell) = place.farewell.take() {
+        return Ok(Served::Dismissed(farewell));
+    }
     if comes_to_stay(down.req_header()) {
         wait_for_turn(down, upstream).await?;
     }

@@ -10,8 +10,9 @@ use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::Front;
+use super::dismissal::{Departure, departure};
 use crate::affinity::doctor::{self, Tag};
-use crate::affinity::engine_io::{self, Session, Version};
+use crate::affinity::engine_io::{self, Farewell, Session, Version};
 use crate::affinity::learned::{self, Place, SessionId};
 use crate::affinity::tag::Secret;
 use crate::affinity::{self, Asker, Finding, sticky};
@@ -36,6 +37,8 @@ pub struct Placement {
     learned: Option<SessionId>,
     /// What the body of the response may hold that has to be read.
     reads: Option<Reads>,
+    /// What its client is told instead of being served: its session ends.
+    pub(super) farewell: Option<Farewell>,
 }
 
 /// What the beginning of a response's body may hold.
@@ -72,7 +75,16 @@ impl Placement {
             tag = tag.max(tag_of(source, finding, holder, asker));
         };
         let found = find(asker, upstream, &front.upstreams, &front.sessions, see).await;
-        let (holder, key, source, learned) = (found.holder, found.key, found.source, found.learned);
+        let (mut holder, key, source, learned) = (found.holder, found.key, found.source, found.learned);
+        let leaving = holder.map(|server| departure(upstream, server, head, &session, learned.as_ref()));
+        let farewell = match leaving {
+            None | Some(Departure::Stays) => None,
+            Some(Departure::Moves) => {
+                holder = None;
+                None
+            }
+            Some(Departure::Told(farewell)) => Some(farewell),
+        };
         upstream.asked(&doctor::Asked {
             headers: &head.headers,
             previous_hop,
@@ -84,7 +96,7 @@ impl Placement {
         });
         let key = key.map(Cow::into_owned);
         let reads = reads(upstream, head, &session, learned.is_some());
-        Self { session, holder, key, source, learned, reads }
+        Self { session, holder, key, source, learned, reads, farewell }
     }
 
     /// What of the request is between the client and us, and what has the server answer so that we

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! a drain begins ── each relay that it is about gets a moment of its own within `spread`
-//!   a relay that begins meanwhile: a moment within what is left of it, or at once behind it
+//!   a relay that begins meanwhile, if it is about those as well: a moment within what is left of
+//!   it, or at once behind it
 //! it is cancelled ── whoever has not left stays
 //! ```
 
@@ -33,6 +34,8 @@ pub struct Drain {
     pub reason: EndReason,
     /// Over what time their ends are spread.
     pub spread: Duration,
+    /// Whether it is also about relays that begin while it goes on.
+    pub with_newcomers: bool,
 }
 
 /// Whose relays a drain is about.
@@ -101,9 +104,9 @@ impl Departures {
         Some((Ticket { slot, turn }, reason))
     }
 
-    /// The drains that go on.
-    pub fn drains(&self) -> impl Iterator<Item = &Arc<Drain>> {
-        self.drains.iter().map(|known| &known.drain)
+    /// The drains that are about newcomers as well.
+    pub fn of_newcomers(&self) -> impl Iterator<Item = &Arc<Drain>> {
+        self.drains.iter().map(|known| &known.drain).filter(|drain| drain.with_newcomers)
     }
 }
 
@@ -113,7 +116,7 @@ mod tests {
 
     fn drain(id: u64, seconds: u64) -> Arc<Drain> {
         let spread = Duration::from_secs(seconds);
-        Arc::new(Drain { id: DrainId(id), whose: Whose::All, reason: EndReason::Drained, spread })
+        Arc::new(Drain { id: DrainId(id), whose: Whose::All, reason: EndReason::Drained, spread, with_newcomers: true })
     }
 
     fn relays(count: u32) -> Vec<Ticket> {
@@ -184,7 +187,7 @@ mod tests {
         let left = leave(&mut departures, 0..50).iter().sum::<usize>();
         assert_eq!(left, 10);
         assert_eq!(departures.cancel(DrainId(1)).len(), 5);
-        assert_eq!(departures.drains().map(|drain| drain.id.0).collect::<Vec<_>>(), [2]);
+        assert_eq!(departures.of_newcomers().map(|drain| drain.id.0).collect::<Vec<_>>(), [2]);
         assert_eq!(leave(&mut departures, 50..100).iter().sum::<usize>(), 5);
     }
 }

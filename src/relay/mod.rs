@@ -101,10 +101,6 @@ pub enum EndReason {
     Operator,
     /// Its server is drained, or its upstream, or the process.
     Drained,
-    /// It belongs to another server by now.
-    Rebalanced,
-    /// Its server is down, and its upstream keeps no relays with such.
-    ServerDown,
     /// The proxy is stopping.
     Shutdown,
     /// The proxy itself answered, with an error.
@@ -129,8 +125,6 @@ impl EndReason {
         Self::MaxAge,
         Self::Operator,
         Self::Drained,
-        Self::Rebalanced,
-        Self::ServerDown,
         Self::Shutdown,
         Self::Refused,
     ];
@@ -142,7 +136,7 @@ impl EndReason {
 
     /// Whether the client is to come back at once, and will be served: elsewhere, or by another process.
     pub fn is_move(self) -> bool {
-        matches!(self, Self::Drained | Self::Rebalanced | Self::ServerDown | Self::Shutdown)
+        matches!(self, Self::Drained | Self::Shutdown)
     }
 
     /// The word for logs and metric labels.
@@ -160,8 +154,6 @@ impl EndReason {
             Self::MaxAge => "max_age",
             Self::Operator => "operator",
             Self::Drained => "drained",
-            Self::Rebalanced => "rebalanced",
-            Self::ServerDown => "server_down",
             Self::Shutdown => "shutdown",
             Self::Refused => "refused",
         }

@@ -104,7 +104,7 @@ impl Registry {
 
     /// Gives a moment to leave to whoever has begun since a drain did that is about it.
     fn find_newcomers(&mut self) {
-        let drains: Vec<_> = self.departures.drains().cloned().collect();
+        let drains: Vec<_> = self.departures.of_newcomers().cloned().collect();
         for (slot, occupant) in (0..).zip(&mut self.slots) {
             let Some(occupant) = occupant.as_mut().filter(|occupant| occupant.may_depart()) else { continue };
             let Some(drain) = drains.iter().find(|drain| occupant.is_of(&drain.whose)) else { continue };
@@ -229,7 +229,7 @@ pub fn tick() {
             }
         }
         registry.see_off();
-        if registry.now.0 % NEWCOMERS_EVERY == 0 && registry.departures.drains().next().is_some() {
+        if registry.now.0 % NEWCOMERS_EVERY == 0 && registry.departures.of_newcomers().next().is_some() {
             registry.find_newcomers();
         }
     });
@@ -302,11 +302,16 @@ pub fn end(id: Id, reason: EndReason) -> bool {
     })
 }
 
-/// Tells every relay of this thread to end `within` a time, for `reason`, and wakes those to do so
-/// that do not know yet.
-pub fn end_all(reason: EndReason, within: Duration) {
+/// Relays of this thread that are told to end have to be gone `within` this time, whatever they wait
+/// for.
+pub fn end_within(time: Duration) {
+    REGISTRY.with_borrow_mut(|registry| registry.ends_by = Tick::after(registry.began.elapsed() + time));
+}
+
+/// Tells every relay of this thread to end, for `reason`, and wakes those to do so that do not know
+/// yet.
+pub fn end_all(reason: EndReason) {
     REGISTRY.with_borrow_mut(|registry| {
-        registry.ends_by = Tick::after(registry.began.elapsed() + within);
         for occupant in registry.slots.iter_mut().flatten().filter(|occupant| occupant.ending != Some(reason)) {
             occupant.end(reason);
         }

@@ -5,22 +5,26 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::StartError;
 use super::assembly::Assembly;
+use super::drains::Drains;
 use super::posts::{Duty, Post};
 use super::sockets::bind_shared;
 use super::worker::Assignment;
 use crate::admin::{self, Admin};
-use crate::command::{Command, Reloaded};
+use crate::command::{Command, Reloaded, Target};
 use crate::config::{self, Config};
 use crate::listener::Listener;
 use crate::observe::access_log::{AccessLog, Writer};
+use crate::relay::inbox::Workers;
 use crate::service::Service;
 
 /// What there is to change.
@@ -33,6 +37,8 @@ pub(super) struct Control {
     pub(super) posts: Vec<Arc<Post>>,
     /// Where each worker hears of new posts.
     pub(super) crew: Vec<mpsc::UnboundedSender<Assignment>>,
+    pub(super) workers: Arc<Workers>,
+    pub(super) drains: Drains,
     pub(super) admin: Arc<Admin>,
     /// The task that accepts at the admin address.
     pub(super) admin_task: Option<AbortHandle>,
@@ -95,18 +101,40 @@ impl Control {
 
     /// Returns the name of the signal that says to stop.
     async fn obey(&mut self, mut commands: mpsc::Receiver<Command>, signals: &mut Signals) -> &'static str {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return "SIGTERM",
                 _ = signals.interrupt.recv() => return "SIGINT",
                 _ = signals.hang_up.recv() => drop(self.reload("SIGHUP").await),
-                Some(command) = commands.recv() => match command {
-                    Command::Reload(reply) => {
-                        // Whoever asked may have left.
-                        let _ = reply.send(self.reload("reload").await);
-                    }
-                },
+                Some(command) = commands.recv() => self.obey_command(command).await,
+                _ = seconds.tick(), if self.drains.is_any() => self.drains.look(&self.workers).await,
             }
+        }
+    }
+
+    /// Does what is asked. Whoever has asked may have left.
+    async fn obey_command(&mut self, command: Command) {
+        let (front, workers) = (self.service.front(), self.workers.clone());
+        match command {
+            Command::Reload(reply) => drop(reply.send(self.reload("reload").await)),
+            Command::Drain(target, pace, reply) => {
+                if target == Target::Process {
+                    self.service.drain(true);
+                }
+                drop(reply.send(self.drains.begin(target, pace, &front, &workers).await));
+            }
+            Command::Undrain(target, reply) => {
+                if target == Target::Process {
+                    self.service.drain(false);
+                }
+                drop(reply.send(self.drains.undo(&target, &front, &workers).await));
+            }
+            Command::State(server, state, reply) => {
+                drop(reply.send(self.drains.set_state(server, state, &front, &workers).await));
+            }
+            Command::Drains(reply) => drop(reply.send(self.drains.progress())),
         }
     }
 

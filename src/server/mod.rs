@@ -14,6 +14,7 @@
 
 mod assembly;
 mod control;
+mod drains;
 mod posts;
 mod sockets;
 mod worker;
@@ -37,6 +38,7 @@ use crate::service::Service;
 
 use assembly::Assembly;
 use control::{Control, End};
+use drains::Drains;
 use posts::Post;
 
 /// Why the proxy could not start, or not change.
@@ -109,10 +111,23 @@ impl Server {
         let threads = threads.collect::<io::Result<Vec<_>>>()?;
         let (desk, commands) = Desk::new();
         let token = config.admin.as_ref().and_then(|admin| admin.token.clone());
-        let admin = Arc::new(Admin::new(service.clone(), workers, desk, token));
+        let workers = Arc::new(workers);
+        let admin = Arc::new(Admin::new(service.clone(), workers.clone(), desk, token));
         let runtime = worker::runtime()?;
-        let mut control =
-            Control { config, file, assembly, service, posts, crew, admin, admin_task: None, log: writer, stop };
+        let mut control = Control {
+            config,
+            file,
+            assembly,
+            service,
+            posts,
+            crew,
+            workers,
+            drains: Drains::default(),
+            admin,
+            admin_task: None,
+            log: writer,
+            stop,
+        };
         let end = runtime.block_on(async {
             control.posts.iter().for_each(|post| control.assign(post));
             if let Some(socket) = admin_socket {

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::posts::{Duty, Post};
+use crate::config::Shutdown;
 use crate::connection::{self, Live, Open};
+use crate::relay::departures::{Drain, DrainId, Whose};
 use crate::relay::inbox::Inbox;
 use crate::relay::{EndReason, Tick, registry};
 use crate::service::{Service, stopped};
@@ -76,25 +78,31 @@ fn tell_of_panic(ended: Result<(), tokio::task::JoinError>) {
 
 /// Lets exchanges finish and has relays end, all within the grace.
 async fn end(service: &Service, live: &Live) {
-    let grace = service.front().shutdown.grace;
+    let Shutdown { grace, spread } = service.front().shutdown;
     let until = Instant::now() + grace;
-    // Relays end before the grace does, so that none has to be cut.
-    let end_relays = || {
-        let left = until.saturating_duration_since(Instant::now());
-        registry::end_all(EndReason::Shutdown, left.saturating_sub(2 * Tick::LENGTH));
-    };
-    end_relays();
+    // What is left then has some time to take leave, so that nothing has to be cut.
+    let last_call = until - LAST_CALL.min(grace / 2);
+    registry::end_within(grace.saturating_sub(2 * Tick::LENGTH));
+    let spread = spread.min(last_call.saturating_duration_since(Instant::now()));
+    let (id, whose, reason) = (DrainId(0), Whose::All, EndReason::Shutdown);
+    registry::drain(Arc::new(Drain { id, whose, reason, spread, with_newcomers: true }));
     while live.count() > 0 {
         // Exchanges may still become relays.
         let changed = tokio::time::timeout(Tick::LENGTH, live.fewer());
         let _ = tokio::time::timeout_at(until.into(), changed).await;
-        end_relays();
-        if Instant::now() >= until {
+        let now = Instant::now();
+        if now >= last_call {
+            registry::end_all(EndReason::Shutdown);
+        }
+        if now >= until {
             tracing::warn!("the grace of {grace:?} is over with {} connections left", live.count());
             return;
         }
     }
 }
+
+/// How long before the end of the grace no relay may wait for its moment any more.
+const LAST_CALL: Duration = Duration::from_secs(6);
 
 /// Lets time pass for this thread's relays, and sweeps its pool.
 async fn keep_time() {

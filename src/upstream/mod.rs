@@ -8,6 +8,7 @@
 pub mod connect;
 pub mod headers;
 pub mod health;
+pub mod leaving;
 pub mod pace;
 mod pool;
 pub mod request;
@@ -55,6 +56,8 @@ pub struct Upstream {
     said_too_many: Arc<Sayings<1>>,
     /// How its servers are told whose connection is passed on; `None`: not at all.
     pub send_proxy_protocol: Option<Version>,
+    /// How it and its servers are drained.
+    pub drain: config::Drain,
     /// How TCP finds out that a silent peer of a relay is gone.
     pub tcp_keepalive: TcpKeepalive,
     /// How its servers are spoken to over TLS; `None`: in plain text.
@@ -117,6 +120,7 @@ impl Upstream {
             pace: config.pacing.map(pace),
             said_too_many: before.map(|before| before.said_too_many.clone()).unwrap_or_default(),
             send_proxy_protocol: config.send_proxy_protocol,
+            drain: config.drain,
             tcp_keepalive,
             tls: config.tls.as_ref().map(|tls| tls.back.clone()),
             metrics: metrics.upstream(&config.name),
@@ -166,6 +170,11 @@ impl Upstream {
     pub fn tagged(&self, tag: ServerTag) -> Option<usize> {
         let server = self.tags.iter().position(|known| *known == tag)?;
         self.servers[server].state().keeps_sessions().then_some(server)
+    }
+
+    /// The server of this name.
+    pub fn server(&self, name: &str) -> Option<&Arc<Server>> {
+        self.servers.iter().find(|server| server.name == name)
     }
 
     /// The server that `name` stands for, while it is one of these and keeps sessions.

@@ -4,10 +4,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use ahash::AHashMap;
 
+use super::leaving::Leaving;
 use crate::balance::{Candidate, WARM};
 use crate::config::{self, State};
 use crate::observe::metrics::{Metrics, ServerMetrics};
@@ -27,12 +29,19 @@ pub struct Server {
     /// What its connections count with.
     pub metrics: ServerMetrics,
     weight: AtomicU32,
-    /// A [`State`], as its discriminant.
+    /// The [`State`] in the file, as its discriminant.
     state: AtomicU8,
+    /// That which the operator has put in its place; [`NO_STATE`] if none.
+    ordered: AtomicU8,
+    /// How its sessions leave it, while it is drained.
+    leaving: Mutex<Option<Leaving>>,
     open: AtomicUsize,
     /// Whether the last try to connect failed: so that the log says it once.
     is_failing: AtomicBool,
 }
+
+/// No [`State`]'s discriminant.
+const NO_STATE: u8 = u8::MAX;
 
 /// Names a server among all of the process, also of those that are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +90,8 @@ impl Server {
             metrics: metrics.server(upstream, &config.name),
             weight: AtomicU32::new(config.weight),
             state: AtomicU8::new(config.state as u8),
+            ordered: AtomicU8::new(NO_STATE),
+            leaving: Mutex::default(),
             open: AtomicUsize::new(0),
             is_failing: AtomicBool::new(false),
         }
@@ -99,7 +110,40 @@ impl Server {
 
     /// What it may get at this moment.
     pub fn state(&self) -> State {
-        State::ALL[usize::from(self.state.load(Ordering::Relaxed))]
+        self.ordered_state().unwrap_or(State::ALL[usize::from(self.state.load(Ordering::Relaxed))])
+    }
+
+    /// The state that the operator has put in the place of that in the file.
+    pub fn ordered_state(&self) -> Option<State> {
+        State::ALL.get(usize::from(self.ordered.load(Ordering::Relaxed))).copied()
+    }
+
+    /// Puts `state` in the place of that in the file, whatever that says from now on; `None`: the
+    /// file counts again. Whoever had to leave stays.
+    pub fn order(&self, state: Option<State>) {
+        *self.leaving() = None;
+        self.ordered.store(state.map_or(NO_STATE, |state| state as u8), Ordering::Relaxed);
+    }
+
+    /// Nobody new comes from now on, and its sessions leave it.
+    pub fn leave(&self, leaving: Leaving) {
+        self.order(Some(State::Drain));
+        *self.leaving() = Some(leaving);
+    }
+
+    /// Whether its sessions leave it.
+    pub fn is_leaving(&self) -> bool {
+        self.state() == State::Drain && self.leaving().is_some()
+    }
+
+    /// Whether the session that `name` hashes is to be at another server by `now`.
+    pub fn is_left(&self, name: u64, now: Instant) -> bool {
+        self.state() == State::Drain && self.leaving().is_some_and(|leaving| leaving.is_gone(name, now))
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Option<Leaving>> {
+        // There is nothing that could be half done.
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its exchanges and relays of every kind.

@@ -37,6 +37,13 @@ async fn end_for(reason: EndReason) -> (Proxy, &'static str) {
             client.ends().await;
             (proxy, "/ws")
         }
+        EndReason::Drained => {
+            let proxy = chat().run().await;
+            let (mut client, _upstream) = open_events(&proxy, &server).await;
+            assert_eq!(proxy.change("/drain?spread=0s").await.status(), 200);
+            client.rest().await;
+            (proxy, "/events")
+        }
         EndReason::PeerGone => {
             let proxy = chat().websocket("{ ping: 1s, pong_timeout: 100ms }").run().await;
             let (mut client, _upstream) = open(&proxy, &server).await;

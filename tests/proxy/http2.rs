@@ -580,7 +580,7 @@ async fn websockets_are_kept_alive_and_closed_with_a_code() {
 #[tokio::test]
 async fn the_process_waits_for_streams_when_it_stops() {
     let server = Upstream::start().await;
-    let mut proxy = speaking_http2(&server).line("shutdown: { grace: 30s }").run().await;
+    let mut proxy = speaking_http2(&server).line("shutdown: { grace: 30s, spread: 0s }").run().await;
     let mut client = Http2::connect(&proxy).await;
     let mut idle = Http2::connect(&proxy).await;
     assert_eq!(idle.get("/").await.answer_of(&server, "idle").await, "idle");
@@ -609,7 +609,7 @@ async fn the_process_waits_for_streams_when_it_stops() {
 #[tokio::test]
 async fn what_lives_long_ends_within_the_grace() {
     let server = Upstream::start().await;
-    let mut proxy = speaking_http2(&server).line("shutdown: { grace: 2s }").run().await;
+    let mut proxy = speaking_http2(&server).line("shutdown: { grace: 2s, spread: 0s }").run().await;
     let mut client = Http2::connect(&proxy).await;
     let (mut stream, mut events_up) = events(&mut client, &server, "/events").await;
     let (mut socket, mut socket_up) = websocket(&mut client, &server).await;
@@ -632,7 +632,7 @@ async fn what_lives_long_ends_within_the_grace() {
 async fn what_is_sent_last_arrives_however_slowly_it_is_read() {
     const LENGTH: usize = 3_000_000;
     let server = Upstream::start().await;
-    let mut proxy = speaking_http2(&server).line("shutdown: { grace: 30s }").run().await;
+    let mut proxy = speaking_http2(&server).line("shutdown: { grace: 30s, spread: 0s }").run().await;
     let mut client = Http2::connect_narrow(&proxy, 1 << 23).await;
     let running = client.get("/running").await;
     let mut upstream = server.accept().await;

@@ -423,7 +423,7 @@ async fn a_connection_that_fails_takes_its_streams_along() {
 async fn a_client_that_ignores_the_farewell_does_not_hold_up_the_process() {
     let server = Upstream::named("a").await;
     let setup = Proxy::start().listening("h2c: on").upstream("chat", &[&server]);
-    let mut proxy = setup.line("shutdown: { grace: 60s }").run().await;
+    let mut proxy = setup.line("shutdown: { grace: 60s, spread: 0s }").run().await;
     let mut used = Frames::connect(&proxy).await;
     used.send(&[Frame::get(1, "/")]).await;
     assert_eq!(used.outcome().await.expect("a response").status(), 200);

@@ -88,6 +88,8 @@ mod stickiness;
 // Servers that are not ready: what they keep, what they get no more, what moves.
 // Another configuration while everything goes on.
 mod reload;
+// Servers, upstreams and the process are emptied.
+mod drain;
 mod states;
 // Upstreams of the same servers: what is posted through one is pushed through the other.
 mod pairs;

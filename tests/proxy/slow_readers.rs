@@ -105,7 +105,7 @@ async fn a_full_socket_delays_no_end_beyond_its_bound() {
     let mut proxy = Proxy::start()
         .upstream("chat", &[&server])
         .timeouts("{ send: 1h }")
-        .line("shutdown: { grace: 2s }")
+        .line("shutdown: { grace: 2s, spread: 0s }")
         .run()
         .await;
     let mut full = Vec::new();

@@ -7,7 +7,7 @@ use crate::harness::upstream::ok;
 use crate::harness::{Proxy, Upstream, Wire, keyed, millis, seconds, show, soon, websocket_request};
 
 async fn proxy_with_grace(server: &Upstream, grace: &str) -> Proxy {
-    Proxy::start().upstream("chat", &[server]).line(&format!("shutdown: {{ grace: {grace} }}")).run().await
+    Proxy::start().upstream("chat", &[server]).line(&format!("shutdown: {{ grace: {grace}, spread: 0s }}")).run().await
 }
 
 #[track_caller]

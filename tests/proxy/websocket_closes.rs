@@ -12,7 +12,7 @@ const CLOSE: u8 = 0x88;
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
 async fn proxy_with_grace(server: &Upstream, grace: &str) -> Proxy {
-    Proxy::start().upstream("chat", &[server]).line(&format!("shutdown: {{ grace: {grace} }}")).run().await
+    Proxy::start().upstream("chat", &[server]).line(&format!("shutdown: {{ grace: {grace}, spread: 0s }}")).run().await
 }
 
 fn restart() -> (u8, Vec<u8>) {

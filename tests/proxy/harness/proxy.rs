@@ -179,6 +179,9 @@ impl Setup {
             format!("access_log: {}", self.access_log),
             format!("threads: {}", self.threads),
         ];
+        if !self.lines.iter().any(|line| line.starts_with("shutdown:")) {
+            lines.push("shutdown: { spread: 0s }".to_owned());
+        }
         lines.extend(self.lines.iter().cloned());
         lines.push("upstreams:".to_owned());
         lines.extend(self.upstreams.iter().flatten().cloned());
@@ -268,8 +271,14 @@ impl Proxy {
     /// answer.
     pub(crate) async fn reload(&self, changes: &[(&str, &str)]) -> Message {
         self.rewrite(changes);
+        self.change("/reload").await
+    }
+
+    /// What the admin address answers to a POST that changes something.
+    pub(crate) async fn change(&self, target: &str) -> Message {
         let mut client = self.connect_admin().await;
-        client.send("POST /reload HTTP/1.1\r\nHost: localhost\r\nX-Steadfast: 1\r\nConnection: close\r\n\r\n").await;
+        let fields = "Host: localhost\r\nX-Steadfast: 1\r\nContent-Length: 0\r\nConnection: close\r\n";
+        client.send(format!("POST {target} HTTP/1.1\r\n{fields}\r\n")).await;
         client.response().await
     }
 

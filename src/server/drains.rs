@@ -1,0 +1,199 @@
+//! The drains that operators have asked for: how they begin, how far they have got, how they end.
+//!
+//! A server that is drained gets nobody new, keeps each of its sessions until its moment, and ends
+//! its relays over `spread`. An upstream, or the process, ends what is there: whoever comes back is
+//! served as ever. Behind `timeout` what is left is ended at once, but for exchanges under way,
+//! which their time-outs bound.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::command::{NoTarget, Pace, Progress, ServerOf, Target};
+use crate::config::State;
+use crate::exchange::Front;
+use crate::relay::EndReason;
+use crate::relay::departures::{Drain, DrainId, Whose};
+use crate::relay::inbox::Workers;
+use crate::upstream::leaving::Leaving;
+use crate::upstream::{Server, Upstream};
+
+/// All of them, by target: there is one at a time for each.
+#[derive(Debug, Default)]
+pub(super) struct Drains {
+    next_id: u64,
+    known: Vec<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    id: DrainId,
+    target: Target,
+    began: Instant,
+    spread: Duration,
+    timeout: Duration,
+    open_before: usize,
+    /// Whose connections are counted.
+    servers: Vec<Arc<Server>>,
+    is_over: bool,
+}
+
+impl Drains {
+    /// Begins to drain `target` of what `front` serves; again from the start if it is drained
+    /// already.
+    pub(super) async fn begin(
+        &mut self,
+        target: Target,
+        pace: Pace,
+        front: &Front,
+        workers: &Workers,
+    ) -> Result<Progress, NoTarget> {
+        let Found { servers, whose, spread, timeout } = find(&target, front)?;
+        self.forget(&target, workers).await;
+        let spread = pace.spread.unwrap_or(spread);
+        let timeout = pace.timeout.unwrap_or(timeout).max(spread);
+        let began = Instant::now();
+        let open_before = open(&servers);
+        tracing::info!("drain: {target}: {open_before} open, relays end over {spread:?}");
+        if let (Target::Server(_), Some(server)) = (&target, servers.first()) {
+            server.leave(Leaving { since: began, spread });
+        }
+        self.next_id += 1;
+        let id = DrainId(self.next_id);
+        let with_newcomers = matches!(target, Target::Server(_));
+        tell(workers, Drain { id, whose, reason: EndReason::Drained, spread, with_newcomers }).await;
+        let known = Known { id, target, began, spread, timeout, open_before, servers, is_over: false };
+        let progress = known.progress();
+        self.known.push(known);
+        Ok(progress)
+    }
+
+    /// Who has not left `target` stays, and whoever comes is let in.
+    pub(super) async fn undo(&mut self, target: &Target, front: &Front, workers: &Workers) -> Result<(), NoTarget> {
+        let found = find(target, front)?;
+        self.forget(target, workers).await;
+        if let (Target::Server(_), Some(server)) = (target, found.servers.first()) {
+            server.order(None);
+        }
+        tracing::info!("drain: {target}: undone");
+        Ok(())
+    }
+
+    /// Has `server` be in `state`; it is drained no more.
+    pub(super) async fn set_state(
+        &mut self,
+        server: ServerOf,
+        state: Option<State>,
+        front: &Front,
+        workers: &Workers,
+    ) -> Result<(), NoTarget> {
+        let target = Target::Server(server);
+        self.undo(&target, front, workers).await?;
+        if let Some(server) = find(&target, front)?.servers.first() {
+            server.order(state);
+            tracing::info!("{target}: {:?} by order", server.state());
+        }
+        Ok(())
+    }
+
+    /// Those there are, as they came.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        self.known.iter().map(Known::progress).collect()
+    }
+
+    /// Whether any goes on.
+    pub(super) fn is_any(&self) -> bool {
+        self.known.iter().any(|known| !known.is_over)
+    }
+
+    /// Sees who is done, and to the end of whose time is over. To be called every second.
+    pub(super) async fn look(&mut self, workers: &Workers) {
+        let mut next_id = self.next_id;
+        for known in self.known.iter_mut().filter(|known| !known.is_over) {
+            let Progress { target, elapsed, open, .. } = known.progress();
+            let is_late = elapsed >= known.timeout;
+            // Of an upstream or the process somebody is always there.
+            let is_done = if known.whose_newcomers_stay() { elapsed >= known.spread } else { open == 0 };
+            if is_done || is_late {
+                known.is_over = true;
+                tracing::info!("drain: {target}: done after {}s, {open} open", elapsed.as_secs());
+            }
+            if is_late && let (Target::Server(_), Some(server)) = (&target, known.servers.first()) {
+                next_id += 1;
+                let (id, whose) = (DrainId(next_id), Whose::Server(server.id));
+                let spread = Duration::ZERO;
+                tell(workers, Drain { id, whose, reason: EndReason::Drained, spread, with_newcomers: false }).await;
+                workers.cancel(id).await;
+            }
+        }
+        self.next_id = next_id;
+    }
+
+    async fn forget(&mut self, target: &Target, workers: &Workers) {
+        while let Some(at) = self.known.iter().position(|known| known.target == *target) {
+            let known = self.known.remove(at);
+            if !workers.cancel(known.id).await {
+                tracing::error!("drain: {target}: a worker has not heard that it is over");
+            }
+        }
+    }
+}
+
+impl Known {
+    fn progress(&self) -> Progress {
+        Progress {
+            target: self.target.clone(),
+            elapsed: self.began.elapsed(),
+            spread: self.spread,
+            timeout: self.timeout,
+            open_before: self.open_before,
+            open: open(&self.servers),
+            is_over: self.is_over,
+        }
+    }
+
+    fn whose_newcomers_stay(&self) -> bool {
+        !matches!(self.target, Target::Server(_))
+    }
+}
+
+/// What a target is.
+struct Found {
+    servers: Vec<Arc<Server>>,
+    whose: Whose,
+    spread: Duration,
+    timeout: Duration,
+}
+
+fn find(target: &Target, front: &Front) -> Result<Found, NoTarget> {
+    let no_target = || NoTarget(target.clone());
+    let upstream = |name: &str| front.upstreams.iter().find(|it| it.name == name).ok_or_else(no_target);
+    let of = |upstream: &Upstream, servers, whose| {
+        let config = upstream.drain;
+        Found { servers, whose, spread: config.spread, timeout: config.timeout }
+    };
+    Ok(match target {
+        Target::Process => {
+            let servers = front.upstreams.iter().flat_map(|upstream| &upstream.servers).cloned().collect();
+            Found { servers, whose: Whose::All, spread: front.shutdown.spread, timeout: front.shutdown.grace }
+        }
+        Target::Upstream(name) => {
+            let upstream = upstream(name)?;
+            of(upstream, upstream.servers.clone(), Whose::Upstream(name.clone()))
+        }
+        Target::Server(ServerOf { upstream: name, server }) => {
+            let upstream = upstream(name)?;
+            let server = upstream.server(server).ok_or_else(no_target)?;
+            of(upstream, vec![server.clone()], Whose::Server(server.id))
+        }
+    })
+}
+
+fn open(servers: &[Arc<Server>]) -> usize {
+    servers.iter().map(|server| server.connections()).sum()
+}
+
+async fn tell(workers: &Workers, drain: Drain) {
+    if !workers.drain(&Arc::new(drain)).await {
+        tracing::error!("drain: a worker has not heard of it: its relays stay");
+    }
+}
