@@ -21,6 +21,23 @@ pub enum Command {
     State(ServerOf, Option<State>, oneshot::Sender<Result<(), NoTarget>>),
     /// To tell which drains there are.
     Drains(oneshot::Sender<Vec<Progress>>),
+    /// To tell which relays of the upstream of this name would move, and where to.
+    Plan(String, oneshot::Sender<Option<Plan>>),
+}
+
+/// Which relays of an upstream are with another server than the one where they belong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name.
+    pub upstream: String,
+    /// Its relays.
+    pub relays: usize,
+    /// Those of them that would move.
+    pub strays: usize,
+    /// Percent of its relays that move in a minute; `None` when none does.
+    pub per_minute: Option<u32>,
+    /// From which server to which one, and how many; `None`: to any other.
+    pub moves: Vec<(String, Option<String>, usize)>,
 }
 
 /// A server of an upstream, by their names.
@@ -146,6 +163,14 @@ impl Desk {
     /// When nobody obeys any more.
     pub async fn drains(&self) -> Result<Vec<Progress>, Closed> {
         self.ask(Command::Drains).await
+    }
+
+    /// What would move in the upstream of this name; `None` when there is none.
+    ///
+    /// # Errors
+    /// When nobody obeys any more.
+    pub async fn plan(&self, upstream: String) -> Result<Option<Plan>, Closed> {
+        self.ask(|reply| Command::Plan(upstream, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Closed> {

@@ -1,5 +1,5 @@
 //! `/drain`, `/undrain`, `/state` and `/drains`: servers, upstreams and the process are emptied, and how
-//! far that has got.
+//! far that has got. `/rebalance`: what would move.
 
 use std::time::Duration;
 
@@ -50,6 +50,26 @@ pub(super) async fn state(desk: &Desk, query: &str) -> Response<Vec<u8>> {
 /// The drains there are.
 pub(super) async fn list(desk: &Desk) -> Response<Vec<u8>> {
     done(desk.drains().await.map(Ok), |drains| as_json(&drains.iter().map(shown).collect::<Value>()))
+}
+
+/// What would move in an upstream if it were rebalanced now.
+pub(super) async fn plan(desk: &Desk, query: &str) -> Response<Vec<u8>> {
+    let upstream = match Asked::parse(query, &["upstream"]) {
+        Ok(Asked { upstream: Some(upstream), .. }) => upstream,
+        Ok(_) => return wrong("upstream is missing; write the name of one"),
+        Err(mistake) => return wrong(&mistake),
+    };
+    let target = Target::Upstream(upstream.clone());
+    done(desk.plan(upstream).await.map(|plan| plan.ok_or(NoTarget(target))), |plan| {
+        let moves = plan.moves.iter().map(|(from, to, count)| json!({ "from": from, "to": to, "relays": count }));
+        as_json(&json!({
+            "upstream": plan.upstream,
+            "relays": plan.relays,
+            "strays": plan.strays,
+            "percent_per_minute": plan.per_minute,
+            "moves": moves.collect::<Vec<_>>(),
+        }))
+    })
 }
 
 fn wrong(mistake: &str) -> Response<Vec<u8>> {

@@ -93,6 +93,7 @@ impl Admin {
             ("/reload" | "/drain" | "/undrain" | "/state", _) => not_allowed("POST"),
             _ if !is_reading => not_allowed("GET, HEAD"),
             ("/relays", _) => relays::list(&self.workers, query).await,
+            ("/rebalance", _) => drains::plan(&self.desk, query).await,
             ("/drains", _) => drains::list(&self.desk).await,
             ("/metrics", _) => self.metrics(),
             ("/healthz", _) => text(StatusCode::OK, "ok\n"),
@@ -100,7 +101,7 @@ impl Admin {
             ("/readyz", _) => text(StatusCode::OK, "ready\n"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /metrics, /healthz, /readyz, /relays, /drains, or POST /reload, /drain, /undrain, /state\n",
+                "try /metrics, /healthz, /readyz, /relays, /drains, /rebalance, or POST /reload, /drain, /undrain, /state\n",
             ),
         }
     }

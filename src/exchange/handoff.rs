@@ -146,6 +146,7 @@ pub(super) async fn hand_over(
         Kind::WebSocket => Protocol::WebSocket(WebSocket::new(fastrand::u64(..))),
         Kind::Tunnel | Kind::Http => Protocol::Unknown,
     };
+    let origin = answer.place.origin(&upstream);
     let client = reclaim(down).await.and_then(Socket::into_parts);
     let server = answer.up.into_socket().into_parts();
     let (Some(client), Some(server)) = (client, server) else {
@@ -168,6 +169,7 @@ pub(super) async fn hand_over(
         limits,
         quiet_for,
         client_address,
+        origin,
         upstream,
         record,
     }))

@@ -17,6 +17,7 @@ use crate::affinity::learned::{self, Place, SessionId};
 use crate::affinity::tag::Secret;
 use crate::affinity::{self, Asker, Finding, sticky};
 use crate::config::{AffinitySource, Learn};
+use crate::relay::strays::Origin;
 use crate::session_store::SessionStore;
 use crate::upstream::request::{self, Changes};
 use crate::upstream::{Upstream, headers};
@@ -97,6 +98,17 @@ impl Placement {
         let key = key.map(Cow::into_owned);
         let reads = reads(upstream, head, &session, learned.is_some());
         Self { session, holder, key, source, learned, reads, farewell }
+    }
+
+    /// What has chosen its server, for when it stays. Only what ends with the connection lets its
+    /// client go elsewhere: a session of Engine.IO does, a cookie or a learned session does not.
+    pub(super) fn origin(&self, upstream: &Upstream) -> Origin {
+        let is_bound = self.holder.is_some() && self.source != affinity::label(&AffinitySource::EngineIo);
+        match &self.key {
+            _ if is_bound || upstream.sticky_cookie().is_some() => Origin::FIXED,
+            Some(key) => Origin::key(upstream.hash(key)),
+            None => Origin::FREE,
+        }
     }
 
     /// What of the request is between the client and us, and what has the server answer so that we

@@ -18,11 +18,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashSet;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
 use super::departures::{Drain, DrainId};
+use super::strays::{Found, Search};
 use super::{EndReason, Kind, registry};
 use crate::upstream::Upstream;
 
@@ -179,6 +181,10 @@ enum Order {
     Drain(Arc<Drain>),
     /// To let those stay that have not left for this one.
     Cancel(DrainId),
+    /// To find the relays that stray from where they belong in an upstream.
+    FindStrays(Arc<Search>, Arc<Upstream>, mpsc::Sender<Found>),
+    /// To end these.
+    EndThese(Arc<AHashSet<Id>>, EndReason),
 }
 
 /// The workers of the process, as seen from other threads.
@@ -285,6 +291,29 @@ impl Workers {
         self.order(|| Order::Cancel(id)).await
     }
 
+    /// The relays that stray from where they belong in `upstream`, as far as workers tell in time.
+    pub async fn find_strays(&self, search: Search, upstream: &Arc<Upstream>) -> Found {
+        let (asker, mut answers) = mpsc::channel(self.inboxes.len());
+        let search = Arc::new(search);
+        self.tell(|| Order::FindStrays(search.clone(), upstream.clone(), asker.clone()));
+        drop(asker);
+        let mut found = Vec::new();
+        // Who does not answer has none to move.
+        let _ = timeout(ANSWERS_WITHIN, async {
+            while let Some(answer) = answers.recv().await {
+                found.push(answer);
+            }
+        })
+        .await;
+        Found::merge(found, search.limit, &search.excess)
+    }
+
+    /// Has these relays end, for `reason`; `false` when not every worker has heard of it.
+    pub async fn end_these(&self, ids: AHashSet<Id>, reason: EndReason) -> bool {
+        let ids = Arc::new(ids);
+        self.order(|| Order::EndThese(ids.clone(), reason)).await
+    }
+
     /// Puts an order into every inbox, and waits a while for room in it.
     async fn order(&self, order: impl Fn() -> Order) -> bool {
         let mut is_heard = true;
@@ -318,6 +347,11 @@ impl Inbox {
                 }
                 Order::Drain(drain) => registry::drain(drain),
                 Order::Cancel(id) => registry::cancel(id),
+                Order::FindStrays(search, upstream, asker) => {
+                    // There is room for one answer of each worker.
+                    let _ = asker.try_send(registry::find_strays(&search, &upstream));
+                }
+                Order::EndThese(ids, reason) => registry::end_these(&ids, reason),
             }
         }
     }

@@ -9,6 +9,7 @@
 //! run        the task: two sockets, polled            inbox     what other threads ask for
 //!  ├─ lane   bytes one way, and back-pressure         registry  this thread's relays
 //!  │                                                  departures  who leaves when (pure)
+//!  │                                                  strays      who belongs elsewhere (pure)
 //!  ├─ events what happens to an event stream (pure)  timers    coarse time (pure)
 //!  │    ├─ chunked   framing off and on (pure)
 //!  │    └─ sse       where a comment may stand (pure)
@@ -27,6 +28,7 @@ pub mod life;
 pub mod registry;
 mod run;
 pub mod sse;
+pub mod strays;
 pub mod timers;
 pub mod websocket;
 
@@ -101,6 +103,8 @@ pub enum EndReason {
     Operator,
     /// Its server is drained, or its upstream, or the process.
     Drained,
+    /// It belongs to another server by now.
+    Rebalanced,
     /// The proxy is stopping.
     Shutdown,
     /// The proxy itself answered, with an error.
@@ -125,6 +129,7 @@ impl EndReason {
         Self::MaxAge,
         Self::Operator,
         Self::Drained,
+        Self::Rebalanced,
         Self::Shutdown,
         Self::Refused,
     ];
@@ -136,7 +141,7 @@ impl EndReason {
 
     /// Whether the client is to come back at once, and will be served: elsewhere, or by another process.
     pub fn is_move(self) -> bool {
-        matches!(self, Self::Drained | Self::Shutdown)
+        matches!(self, Self::Drained | Self::Rebalanced | Self::Shutdown)
     }
 
     /// The word for logs and metric labels.
@@ -154,6 +159,7 @@ impl EndReason {
             Self::MaxAge => "max_age",
             Self::Operator => "operator",
             Self::Drained => "drained",
+            Self::Rebalanced => "rebalanced",
             Self::Shutdown => "shutdown",
             Self::Refused => "refused",
         }

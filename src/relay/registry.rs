@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use tokio::sync::mpsc::Sender;
 
 use super::departures::{Departures, Drain, DrainId, Whose};
 use super::inbox::{Answer, Id, Page, Query};
+use super::strays::{Choice, Found, Origin, Search, Stray};
 use super::timers::{Tick, Ticket, Wheel};
 use super::{EndReason, Kind};
 use crate::upstream::Upstream;
@@ -50,6 +51,8 @@ struct Occupant {
     kind: Kind,
     upstream: Arc<Upstream>,
     server: u16,
+    origin: Origin,
+    began: Tick,
     ending: Option<EndReason>,
     is_asked: bool,
     /// It has a moment to leave.
@@ -145,6 +148,19 @@ impl Occupant {
         }
     }
 
+    /// Where it belongs, if that is not where it is.
+    fn strays(&self, search: &Search, upstream: &Upstream) -> Option<Stray> {
+        let (id, from) = (self.id, self.upstream.servers[usize::from(self.server)].id);
+        match self.origin.choice() {
+            Choice::Fixed => None,
+            Choice::Free => search.is_above(from).then_some(Stray { id, from, to: None }),
+            Choice::Key(hash) => {
+                let to = upstream.owner(hash)?.id;
+                (to != from).then_some(Stray { id, from, to: Some(to) })
+            }
+        }
+    }
+
     /// Whether nothing is settled about its end yet.
     fn may_depart(&self) -> bool {
         self.ending.is_none() && !self.is_departing
@@ -157,13 +173,16 @@ impl Occupant {
 }
 
 impl Place {
-    /// A place for the relay whose task `waker` wakes, of `kind`, with this server of `upstream`.
-    pub fn new(waker: &Waker, kind: Kind, upstream: &Arc<Upstream>, server: u16) -> Self {
+    /// A place for the relay whose task `waker` wakes, of `kind`, with this server of `upstream`, which
+    /// it has by `origin`.
+    pub fn new(waker: &Waker, kind: Kind, upstream: &Arc<Upstream>, server: u16, origin: Origin) -> Self {
         let id = Id(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         let (waker, upstream) = (waker.clone(), upstream.clone());
         let (is_asked, is_departing) = (false, false);
-        let occupant = Occupant { id, waker, kind, upstream, server, ending: None, is_asked, is_departing };
         REGISTRY.with_borrow_mut(|registry| {
+            let (began, ending) = (registry.now, None);
+            let occupant =
+                Occupant { id, waker, kind, upstream, server, origin, began, ending, is_asked, is_departing };
             let slot = registry.free.pop().unwrap_or_else(|| {
                 registry.slots.push(None);
                 u32::try_from(registry.slots.len() - 1).expect("a process has fewer sockets")
@@ -302,6 +321,36 @@ pub fn end(id: Id, reason: EndReason) -> bool {
     })
 }
 
+/// The relays of this thread that stray from where they belong in `upstream`.
+pub fn find_strays(search: &Search, upstream: &Upstream) -> Found {
+    REGISTRY.with_borrow(|registry| {
+        let mut found = Found::default();
+        let min_age = Tick::count(search.min_age);
+        for occupant in registry.slots.iter().flatten().filter(|occupant| occupant.upstream.name == search.upstream) {
+            found.relays += 1;
+            let is_old_enough = occupant.began.plus(min_age) <= registry.now;
+            if let Some(stray) = occupant.strays(search, upstream).filter(|_| is_old_enough && occupant.may_depart()) {
+                found.strays += 1;
+                found.oldest.push(stray);
+            }
+        }
+        found.oldest.sort_unstable_by_key(|stray| stray.id);
+        found.oldest.truncate(search.limit);
+        found
+    })
+}
+
+/// Tells those of `ids` to end that are on this thread, for `reason`.
+pub fn end_these(ids: &AHashSet<Id>, reason: EndReason) {
+    REGISTRY.with_borrow_mut(|registry| {
+        for occupant in registry.slots.iter_mut().flatten().filter(|occupant| ids.contains(&occupant.id)) {
+            if occupant.ending.is_none() {
+                occupant.end(reason);
+            }
+        }
+    });
+}
+
 /// Relays of this thread that are told to end have to be gone `within` this time, whatever they wait
 /// for.
 pub fn end_within(time: Duration) {
@@ -324,6 +373,6 @@ mod tests {
 
     #[test]
     fn what_a_relay_is_found_by_is_small() {
-        assert!(size_of::<Option<Occupant>>() <= 40, "{} bytes", size_of::<Option<Occupant>>());
+        assert!(size_of::<Option<Occupant>>() <= 56, "{} bytes", size_of::<Option<Occupant>>());
     }
 }

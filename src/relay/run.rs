@@ -14,6 +14,7 @@ use super::inbox::{Answer, Description, Id};
 use super::lane::{self, HEADROOM, Lane};
 use super::life::{Due, Life, Limits, Side};
 use super::registry::{self, Place};
+use super::strays::Origin;
 use super::timers::Tick;
 use super::websocket::{Goodbye, WebSocket};
 use super::{EndReason, chunked};
@@ -44,6 +45,8 @@ pub struct Handover {
     pub quiet_for: Duration,
     /// Whose it is, as far as trusted proxies tell.
     pub client_address: IpAddr,
+    /// What has chosen the server.
+    pub origin: Origin,
     /// Where the server belongs to.
     pub upstream: Arc<Upstream>,
     /// Accounts for the exchange; its end is the relay's end.
@@ -77,6 +80,7 @@ pub struct Relay {
     life: Life,
     limits: Limits,
     place: Option<Place>,
+    origin: Origin,
     /// When the wheel wakes it next.
     wakes_at: Tick,
     client_address: IpAddr,
@@ -127,6 +131,7 @@ impl Relay {
             life: Life::new(now),
             limits: handover.limits,
             place: None,
+            origin: handover.origin,
             wakes_at: Tick::default(),
             client_address: handover.client_address,
             upstream: handover.upstream,
@@ -514,7 +519,7 @@ impl Relay {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
         let (kind, server) = (self.record.kind(), self.record.server_index());
-        let place = self.place.get_or_insert_with(|| Place::new(cx.waker(), kind, &self.upstream, server));
+        let place = self.place.get_or_insert_with(|| Place::new(cx.waker(), kind, &self.upstream, server, self.origin));
         let wish = place.wish();
         if let Some(asker) = wish.question {
             let id = place.id();

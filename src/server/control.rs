@@ -17,6 +17,7 @@ use super::StartError;
 use super::assembly::Assembly;
 use super::drains::Drains;
 use super::posts::{Duty, Post};
+use super::rebalance::{self, Rebalancer};
 use super::sockets::bind_shared;
 use super::worker::Assignment;
 use crate::admin::{self, Admin};
@@ -39,6 +40,7 @@ pub(super) struct Control {
     pub(super) crew: Vec<mpsc::UnboundedSender<Assignment>>,
     pub(super) workers: Arc<Workers>,
     pub(super) drains: Drains,
+    pub(super) rebalancer: Rebalancer,
     pub(super) admin: Arc<Admin>,
     /// The task that accepts at the admin address.
     pub(super) admin_task: Option<AbortHandle>,
@@ -103,6 +105,8 @@ impl Control {
     async fn obey(&mut self, mut commands: mpsc::Receiver<Command>, signals: &mut Signals) -> &'static str {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = tokio::time::interval(rebalance::EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return "SIGTERM",
@@ -110,6 +114,7 @@ impl Control {
                 _ = signals.hang_up.recv() => drop(self.reload("SIGHUP").await),
                 Some(command) = commands.recv() => self.obey_command(command).await,
                 _ = seconds.tick(), if self.drains.is_any() => self.drains.look(&self.workers).await,
+                now = looks.tick() => self.rebalancer.look(&self.service.front(), &self.workers, now.into_std()).await,
             }
         }
     }
@@ -134,6 +139,7 @@ impl Control {
             Command::State(server, state, reply) => {
                 drop(reply.send(self.drains.set_state(server, state, &front, &workers).await));
             }
+            Command::Plan(upstream, reply) => drop(reply.send(rebalance::plan(&upstream, &front, &workers).await)),
             Command::Drains(reply) => drop(reply.send(self.drains.progress())),
         }
     }

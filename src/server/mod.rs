@@ -16,6 +16,7 @@ mod assembly;
 mod control;
 mod drains;
 mod posts;
+mod rebalance;
 mod sockets;
 mod worker;
 
@@ -40,6 +41,7 @@ use assembly::Assembly;
 use control::{Control, End};
 use drains::Drains;
 use posts::Post;
+use rebalance::Rebalancer;
 
 /// Why the proxy could not start, or not change.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +125,7 @@ impl Server {
             crew,
             workers,
             drains: Drains::default(),
+            rebalancer: Rebalancer::default(),
             admin,
             admin_task: None,
             log: writer,

@@ -35,6 +35,9 @@ use crate::observe::metrics::{Metrics, UpstreamMetrics};
 use crate::proxy_protocol::Version;
 use crate::tls::Back;
 
+/// Connections above its share that a server may always have: few are uneven by chance.
+const SHARE_SLACK: u64 = 5;
+
 /// A group of servers that serve the same thing.
 #[derive(Debug)]
 pub struct Upstream {
@@ -58,6 +61,8 @@ pub struct Upstream {
     pub send_proxy_protocol: Option<Version>,
     /// How it and its servers are drained.
     pub drain: config::Drain,
+    /// At which pace its relays move to where they belong; `None`: they stay.
+    pub rebalance: Option<config::Rebalance>,
     /// How TCP finds out that a silent peer of a relay is gone.
     pub tcp_keepalive: TcpKeepalive,
     /// How its servers are spoken to over TLS; `None`: in plain text.
@@ -121,6 +126,7 @@ impl Upstream {
             said_too_many: before.map(|before| before.said_too_many.clone()).unwrap_or_default(),
             send_proxy_protocol: config.send_proxy_protocol,
             drain: config.drain,
+            rebalance: config.rebalance,
             tcp_keepalive,
             tls: config.tls.as_ref().map(|tls| tls.back.clone()),
             metrics: metrics.upstream(&config.name),
@@ -144,6 +150,33 @@ impl Upstream {
         };
         let key = key.map(|key| self.balancer.hash(key));
         self.balancer.order(key, |server| self.servers[server].candidate(), chance)
+    }
+
+    /// What is to be remembered of `key`, so that [`Upstream::owner`] can tell where it leads.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.balancer.hash(key)
+    }
+
+    /// Where a key of this hash leads at this moment.
+    pub fn owner(&self, hash: u64) -> Option<&Arc<Server>> {
+        let candidate = |server: usize| self.servers[server].candidate();
+        self.balancer.order(Some(hash), candidate, Chance::default()).next().map(|server| &self.servers[server])
+    }
+
+    /// How many connections each of its servers has above its share of all of them, which is by
+    /// weight among those that take clients. A tenth and a few more than that are no matter.
+    pub fn excess(&self) -> Vec<(ServerId, usize)> {
+        let candidates: Vec<_> = self.servers.iter().map(|server| server.candidate()).collect();
+        let weight =
+            |at: usize| if candidates[at].state.takes_clients() { u64::from(candidates[at].weight) } else { 0 };
+        let (open, weights) =
+            (candidates.iter().map(|it| it.open).sum::<usize>(), (0..candidates.len()).map(weight).sum::<u64>());
+        let above = |at: usize| {
+            let share = (open as u64 * weight(at)).div_ceil(weights.max(1));
+            let enough = share + share / 10 + SHARE_SLACK;
+            usize::try_from((candidates[at].open as u64).saturating_sub(enough)).unwrap_or_default()
+        };
+        self.servers.iter().enumerate().map(|(at, server)| (server.id, above(at))).collect()
     }
 
     /// Waits for the turn of somebody who comes to stay, if they have to.

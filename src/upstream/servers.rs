@@ -80,6 +80,14 @@ impl Servers {
     }
 }
 
+#[cfg(test)]
+impl Servers {
+    /// Some ids, for tests of others.
+    pub fn ids(count: usize) -> Vec<ServerId> {
+        (0..count).map(ServerId).collect()
+    }
+}
+
 impl Server {
     fn new(config: &config::Server, id: ServerId, upstream: &str, metrics: &Metrics) -> Self {
         Self {

@@ -5,7 +5,7 @@ use steadfast::relay::EndReason;
 use crate::harness::relay::{open_events, open_tunnel};
 use crate::harness::upstream::{Refusing, ok};
 use crate::harness::websocket::{masked_frame, open};
-use crate::harness::{Leaving, Proxy, Upstream, seconds};
+use crate::harness::{Leaving, Proxy, ServerEntry, Upstream, seconds};
 
 const REQUEST: &str = "GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -42,6 +42,19 @@ async fn end_for(reason: EndReason) -> (Proxy, &'static str) {
             let (mut client, _upstream) = open_events(&proxy, &server).await;
             assert_eq!(proxy.change("/drain?spread=0s").await.status(), 200);
             client.rest().await;
+            (proxy, "/events")
+        }
+        EndReason::Rebalanced => {
+            let other = Upstream::start().await;
+            let proxy = chat().balance("{ hash: ketama }").run().await;
+            let mut open = Vec::new();
+            for _ in 0..20 {
+                open.push(open_events(&proxy, &server).await);
+            }
+            let (from, to) = (format!("\"{}\"", server.address()), format!("\"{}\"", other.address()));
+            let pace = ("balance: { hash: ketama }", "rebalance: { per_minute: 100, min_age: 0s }");
+            assert_eq!(proxy.reload(&[(&from, &to), pace]).await.status(), 200);
+            proxy.settles("steadfast_ends_total", &[("end_reason", reason.label())], 1.0).await;
             (proxy, "/events")
         }
         EndReason::PeerGone => {

@@ -90,6 +90,8 @@ mod stickiness;
 mod reload;
 // Servers, upstreams and the process are emptied.
 mod drain;
+// Relays that stray from where they belong move there, at a pace.
+mod rebalance;
 mod states;
 // Upstreams of the same servers: what is posted through one is pushed through the other.
 mod pairs;
