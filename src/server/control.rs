@@ -163,11 +163,11 @@ impl Control {
         let file = self.file.clone().ok_or("the configuration came from no file that could be read again")?;
         let loaded = tokio::task::spawn_blocking(move || config::load(&file)).await;
         let config = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        self.apply(config).map_err(|error| error.to_string())
+        self.apply(config).await.map_err(|error| error.to_string())
     }
 
     /// Puts `config` in force. What it needs is there before anything changes.
-    fn apply(&mut self, mut config: Config) -> Result<Vec<String>, StartError> {
+    async fn apply(&mut self, mut config: Config) -> Result<Vec<String>, StartError> {
         let mut changes = config::difference(&self.config, &config);
         if config.threads != self.config.threads {
             changes.push(format!("threads: stays {} until the process is another one", self.config.threads));
@@ -177,7 +177,10 @@ impl Control {
         let admin = self.admin_of(&config)?;
         let log = AccessLog::open(&config.access_log, self.assembly.observer.metrics.log_lines_lost.clone())?;
 
-        self.service.replace(Arc::new(self.assembly.front(&config, Some(&self.service.front()))));
+        let before = self.service.front();
+        let after = Arc::new(self.assembly.front(&config, Some(&before)));
+        self.service.replace(after.clone());
+        self.drains.follow(&before, &after, &self.workers).await;
         self.serve_at(posts, &config);
         self.serve_admin(admin, &config);
         let (log, writer) = log.map_or((None, None), |(log, writer)| (Some(Arc::new(log)), Some(writer)));

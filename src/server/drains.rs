@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::command::{NoTarget, Pace, Progress, ServerOf, Target};
-use crate::config::State;
+use crate::config::{Removed, State};
 use crate::exchange::Front;
 use crate::relay::EndReason;
 use crate::relay::departures::{Drain, DrainId, Whose};
@@ -34,6 +34,8 @@ struct Known {
     open_before: usize,
     /// Whose connections are counted.
     servers: Vec<Arc<Server>>,
+    /// The server is none of its upstream's any more, so nobody can send clients there, or undo it.
+    is_of_removed: bool,
     is_over: bool,
 }
 
@@ -47,24 +49,51 @@ impl Drains {
         front: &Front,
         workers: &Workers,
     ) -> Result<Progress, NoTarget> {
-        let Found { servers, whose, spread, timeout } = find(&target, front)?;
+        let mut found = find(&target, front)?;
+        found.spread = pace.spread.unwrap_or(found.spread);
+        found.timeout = pace.timeout.unwrap_or(found.timeout).max(found.spread);
+        if let (Target::Server(_), Some(server)) = (&target, found.servers.first()) {
+            server.leave(Leaving { since: Instant::now(), spread: found.spread });
+        }
+        Ok(self.start(target, found, false, workers).await)
+    }
+
+    async fn start(&mut self, target: Target, found: Found, is_of_removed: bool, workers: &Workers) -> Progress {
         self.forget(&target, workers).await;
-        let spread = pace.spread.unwrap_or(spread);
-        let timeout = pace.timeout.unwrap_or(timeout).max(spread);
+        let Found { servers, whose, spread, timeout } = found;
         let began = Instant::now();
         let open_before = open(&servers);
         tracing::info!("drain: {target}: {open_before} open, relays end over {spread:?}");
-        if let (Target::Server(_), Some(server)) = (&target, servers.first()) {
-            server.leave(Leaving { since: began, spread });
-        }
         self.next_id += 1;
         let id = DrainId(self.next_id);
         let with_newcomers = matches!(target, Target::Server(_));
         tell(workers, Drain { id, whose, reason: EndReason::Drained, spread, with_newcomers }).await;
-        let known = Known { id, target, began, spread, timeout, open_before, servers, is_over: false };
+        let is_over = false;
+        let known = Known { id, target, began, spread, timeout, open_before, servers, is_of_removed, is_over };
         let progress = known.progress();
         self.known.push(known);
-        Ok(progress)
+        progress
+    }
+
+    /// Another configuration is in force, or other servers were found. Those that are gone since
+    /// `before` are drained where that is wanted, and those that are back are drained no more.
+    pub(super) async fn follow(&mut self, before: &Front, after: &Front, workers: &Workers) {
+        let ids = |front: &Front| front.upstreams.iter().flat_map(|it| &it.servers).map(|it| it.id).collect::<Vec<_>>();
+        let there = ids(after);
+        let is_back = |known: &&Known| known.is_of_removed && known.servers.iter().any(|it| there.contains(&it.id));
+        let back: Vec<_> = self.known.iter().filter(is_back).map(|known| known.target.clone()).collect();
+        for target in back {
+            tracing::info!("drain: {target}: it is back, so whoever has not left stays");
+            self.forget(&target, workers).await;
+        }
+        for upstream in before.upstreams.iter().filter(|upstream| upstream.drain.removed == Removed::Drain) {
+            for server in upstream.servers.iter().filter(|it| !there.contains(&it.id) && it.connections() > 0) {
+                let target = Target::Server(ServerOf { upstream: upstream.name.clone(), server: server.name.clone() });
+                let (servers, whose) = (vec![server.clone()], Whose::Server(server.id));
+                let (spread, timeout) = (upstream.drain.spread, upstream.drain.timeout);
+                self.start(target, Found { servers, whose, spread, timeout }, true, workers).await;
+            }
+        }
     }
 
     /// Who has not left `target` stays, and whoever comes is let in.
@@ -126,6 +155,8 @@ impl Drains {
             }
         }
         self.next_id = next_id;
+        // Of what is gone nothing has to be undone.
+        self.known.retain(|known| !(known.is_over && known.is_of_removed));
     }
 
     async fn forget(&mut self, target: &Target, workers: &Workers) {

@@ -11,7 +11,7 @@ use crate::harness::proxy::BINARY;
 use crate::harness::relay::open_events;
 use crate::harness::upstream::ok;
 use crate::harness::websocket::{close, next_frame, open};
-use crate::harness::{Named, Proxy, SecretFile, Upstream, Wire, millis, seconds, soon, within};
+use crate::harness::{Named, Proxy, SecretFile, ServerEntry, Upstream, Wire, millis, seconds, soon, within};
 
 const CLOSE: u8 = 0x88;
 const OPEN: &str = "steadfast_open_connections";
@@ -152,6 +152,31 @@ async fn an_event_that_has_begun_comes_to_its_end() {
     assert!(rest.contains("data: c\n\ndata: "), "{rest:?}");
     assert!(rest.contains("d\n\n") && rest.contains("retry: ") && rest.ends_with("\n\n\r\n0\r\n\r\n"), "{rest:?}");
     assert_eq!(proxy.logged_path("/events").await["end_reason"], "drained");
+}
+
+#[tokio::test]
+async fn a_server_that_is_taken_out_is_emptied_where_that_is_wanted_and_kept_when_it_is_back() {
+    let (a, b) = (echo().await, Upstream::named("b").await);
+    let affinity = "affinity: [{ header: X-None }]";
+    let proxy = Proxy::start().upstream("chat", &[&Named(&a, "a")]).affinity("[{ header: X-None }]").run().await;
+    let mut pairs = Vec::new();
+    for _ in 0..20 {
+        pairs.push(open(&proxy, &a).await);
+    }
+    let entry = |server: &Upstream, name| format!("{{ address: \"{}\", weight: 1, name: {name} }}", server.address());
+    let (one, other) = (entry(&a, "a"), entry(&b, "b"));
+    let removed = format!("{affinity}\n    drain: {{ removed: drain, spread: 20s }}");
+    proxy.reload(&[(affinity, &removed)]).await;
+    proxy.reload(&[(&one, &other)]).await;
+    proxy.heard("drain: server a of upstream chat: 20 open").await;
+    proxy.settles(OPEN, &[], 19.0).await;
+    proxy.reload(&[(&other, &one)]).await;
+    proxy.heard("it is back").await;
+    tokio::time::sleep(seconds(6)).await; // All that were told to leave have.
+    let left = proxy.metrics().await.sum(OPEN, &[]);
+    assert!((10.0..=18.0).contains(&left), "{left}");
+    assert_eq!(proxy.admin("/drains").await.text(), "[]\n");
+    open(&proxy, &a).await;
 }
 
 #[tokio::test]
