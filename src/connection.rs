@@ -1,5 +1,7 @@
 //! One connection of a client: its requests one after the other, and what it turns into.
 
+mod paused;
+
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use crate::admission::Ticket;
 use crate::exchange::{Front, Next, exchange, resume, turn_away};
 use crate::observe::Observer;
 use crate::proxy_protocol::Ends;
-use crate::relay::{Freed, Relay};
+use crate::relay::{Freed, Relay, Stopped};
 use crate::service::{Service, stopped};
 use crate::socket::Socket;
 
@@ -30,7 +32,10 @@ pub fn serve(
     requests(Connection { service, previous_hop, ends, open }, socket, patience)
 }
 
+pub use paused::{Arrival, Frozen, Paused, freeze_all};
+
 /// What is known of a connection besides its socket.
+#[derive(Debug)]
 struct Connection {
     service: Arc<Service>,
     previous_hop: IpAddr,
@@ -40,12 +45,22 @@ struct Connection {
 }
 
 impl Connection {
+    /// Has `relay` run: in a task of its own, so that what exchanges need is freed with theirs. Not an
+    /// async block: that would hold the relay twice, as captured and as awaited.
+    fn relay(self, relay: Relay) {
+        tokio::spawn(relay.run().map(|stopped| self.behind(stopped)));
+    }
+
     /// Goes on with requests behind a relay that has left the connection as it was.
-    fn resume(self, freed: Option<Freed>) {
-        if let Some(Freed { client, patience }) = freed {
-            let socket = Socket::from_parts(client);
-            socket.wire().introduced(0, self.ends.as_deref().copied());
-            tokio::spawn(requests(self, socket, patience));
+    fn behind(self, stopped: Stopped) {
+        match stopped {
+            Stopped::Ended => {}
+            Stopped::Freed(Freed { client, patience }) => {
+                let socket = Socket::from_parts(client);
+                socket.wire().introduced(0, self.ends.as_deref().copied());
+                tokio::spawn(requests(self, socket, patience));
+            }
+            Stopped::Paused(relay) => Paused::new(relay, self).collect(),
         }
     }
 }
@@ -70,12 +85,7 @@ async fn requests(connection: Connection, mut socket: Socket, mut patience: Dura
         match request(&service.front(), socket, *previous_hop, open.is_served()).await {
             Next::Close | Next::Parked(_) => return,
             Next::Request(same, keepalive) => (socket, patience) = (same, keepalive),
-            Next::Relay(handover) => {
-                // A task of its own, so that what exchanges need is freed with this one. Not an async
-                // block: that would hold the relay twice, as captured and as awaited.
-                tokio::spawn(Relay::new(*handover).run().map(|freed| connection.resume(freed)));
-                return;
-            }
+            Next::Relay(handover) => return connection.relay(Relay::new(*handover)),
         }
     }
 }

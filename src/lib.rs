@@ -60,6 +60,7 @@ pub mod connection;
 pub mod demo;
 pub mod error;
 pub mod exchange;
+pub mod handover;
 pub mod handshake;
 pub mod http2;
 pub mod listener;

@@ -115,6 +115,15 @@ pub fn label(source: &AffinitySource) -> &'static str {
     }
 }
 
+/// Every word that [`label`] may say, and the one for none.
+const LABELS: [&str; 9] =
+    ["none", "cookie", "header", "query", FORWARDED_FOR, CLIENT_IP, "engine_io", STICKY_COOKIE, "session"];
+
+/// The word that another process of ours has said, if it is one.
+pub fn known_label(label: &str) -> Option<&'static str> {
+    LABELS.into_iter().find(|known| *known == label)
+}
+
 /// A field as it stands; several fields of the name as one list, as nginx joins them.
 fn header<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<Cow<'a, [u8]>> {
     let mut fields = headers.get_all(name).iter();

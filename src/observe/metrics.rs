@@ -62,6 +62,10 @@ pub struct Metrics {
     pub connections_untold: IntCounter,
     /// Lines of the access log that were lost because its target was too slow.
     pub log_lines_lost: IntCounter,
+    /// Relays that went on in another process.
+    pub relays_given: IntCounter,
+    /// Relays that had begun in another process.
+    pub relays_taken: IntCounter,
 }
 
 /// From a millisecond to a day: exchanges and relays share the buckets.
@@ -108,6 +112,11 @@ impl Metrics {
             let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric");
             register(&registry, counters)
         };
+        let handed_over = counters(
+            "steadfast_relays_handed_over_total",
+            "Relays that went on in the next process (given), or had begun in the one before (taken).",
+            &["direction"],
+        );
         Self {
             requests: counters(
                 "steadfast_requests_total",
@@ -264,6 +273,8 @@ impl Metrics {
                 IntCounter::new("steadfast_access_log_lost_total", "Log lines lost because their target was too slow.")
                     .expect("a valid metric"),
             ),
+            relays_given: handed_over.with_label_values(&["given"]),
+            relays_taken: handed_over.with_label_values(&["taken"]),
             registry,
         }
     }

@@ -5,5 +5,5 @@ pub mod metrics;
 mod record;
 mod said;
 
-pub use record::{Asked, Observer, Record};
+pub use record::{Account, Asked, Observer, Record};
 pub use said::Sayings;

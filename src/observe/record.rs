@@ -3,6 +3,9 @@
 //! The rule: whatever happens, each [`Record`] ends once, when it is dropped, and then gives one
 //! log line and gives back what it had counted as open. A future that is cancelled drops its
 //! record like any other; only shutting down does that, hence the reason it begins with.
+//!
+//! Only what goes on in another process does not end here: it leaves as an [`Account`], and the
+//! record that is made of it there tells of the whole.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -11,10 +14,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use http::{Method, Version};
+use serde::{Deserialize, Serialize};
 
 use super::access_log::{AccessLog, Line};
 use super::metrics::{Metrics, UpstreamMetrics};
 use crate::admission::Seat;
+use crate::affinity;
 use crate::error::ProxyError;
 use crate::relay::{EndReason, Kind};
 use crate::tls;
@@ -87,7 +92,8 @@ pub struct Record {
     /// Milliseconds to the head of the response, and one more: so that no room is taken by none.
     head_after: Option<NonZeroU32>,
     close_code: Option<u16>,
-    reason: EndReason,
+    /// `None` while another process accounts for it.
+    reason: Option<EndReason>,
     /// What its client's connections are counted by, where they are.
     seat: Option<Box<Seat>>,
 }
@@ -110,9 +116,74 @@ impl Record {
             bytes_out: 0,
             head_after: None,
             close_code: None,
-            reason: EndReason::Shutdown,
+            reason: Some(EndReason::Shutdown),
             seat: None,
         }
+    }
+
+    /// What another process needs to account for it. Nothing is known of an error, which relays do
+    /// not have.
+    pub fn account(&self) -> Account {
+        Account {
+            age: self.began.elapsed(),
+            asked: self.asked.as_deref().map(AskedAccount::of),
+            kind: self.kind,
+            status: self.status,
+            server_status: self.server_status,
+            affinity: self.affinity.to_owned(),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            head_after: self.head_after,
+            close_code: self.close_code,
+        }
+    }
+
+    /// Goes on with what began in another process, over a connection to this `server` of `upstream`.
+    /// It counts as open at once, and its end is told here once it is [taken over].
+    ///
+    /// [taken over]: Record::taken_over
+    pub fn from_account(
+        observer: Arc<Observer>,
+        account: Account,
+        upstream: Arc<Upstream>,
+        server: u16,
+        seat: Option<Box<Seat>>,
+    ) -> Self {
+        upstream.servers[usize::from(server)].open(account.kind);
+        let now = Instant::now();
+        Self {
+            // No process is older than the machine; where that is not so, it is as old as this one knows.
+            began: now.checked_sub(account.age).unwrap_or(now),
+            asked: account.asked.map(|asked| Box::new(asked.into_asked())),
+            upstream: Some(upstream),
+            server: Some(server),
+            kind: account.kind,
+            status: account.status,
+            server_status: account.server_status,
+            affinity: affinity::known_label(&account.affinity).unwrap_or("none"),
+            bytes_in: account.bytes_in,
+            bytes_out: account.bytes_out,
+            head_after: account.head_after,
+            close_code: account.close_code,
+            reason: None,
+            seat,
+            observer,
+        }
+    }
+
+    /// Its end will be told here.
+    pub fn taken_over(&mut self) {
+        self.reason = Some(EndReason::Shutdown);
+    }
+
+    /// Its end will be told by another process: this one only stops to count it as open.
+    pub fn handed_over(&mut self) {
+        self.reason = None;
+    }
+
+    /// Whether its client's connections are counted by it.
+    pub fn has_seat(&self) -> bool {
+        self.seat.is_some()
     }
 
     /// It belongs to `upstream`.
@@ -179,7 +250,7 @@ impl Record {
 
     /// This will have been the end.
     pub fn end(&mut self, reason: EndReason) {
-        self.reason = reason;
+        self.reason = Some(reason);
     }
 
     /// It ends with an error of our own, of which the client is told by `status`.
@@ -222,7 +293,7 @@ impl Record {
         self.server = None;
     }
 
-    fn write_line(&self, log: &AccessLog, asked: &Asked, duration: Duration) {
+    fn write_line(&self, log: &AccessLog, asked: &Asked, reason: EndReason, duration: Duration) {
         let (user_agent, referer) = asked.browser.as_deref().map_or(("", ""), |(agent, referer)| (agent, referer));
         let upstream = self.upstream.as_deref();
         let server = self.server();
@@ -252,7 +323,7 @@ impl Record {
             time_to_head_ms: self.head_after.map(|after| after.get() - 1),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             close_code: self.close_code,
-            end_reason: self.reason.label(),
+            end_reason: reason.label(),
             error: asked.error,
         });
     }
@@ -260,14 +331,83 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let duration = self.began.elapsed();
-        let metrics = self.metrics();
-        metrics.answered(self.status);
-        metrics.ended(self.kind, self.reason, duration.as_secs_f64());
-        if let (Some(log), Some(asked)) = (&*self.observer.access_log.load(), &self.asked) {
-            self.write_line(log, asked, duration);
+        if let Some(reason) = self.reason {
+            let duration = self.began.elapsed();
+            let metrics = self.metrics();
+            metrics.answered(self.status);
+            metrics.ended(self.kind, reason, duration.as_secs_f64());
+            if let (Some(log), Some(asked)) = (&*self.observer.access_log.load(), &self.asked) {
+                self.write_line(log, asked, reason, duration);
+            }
         }
         self.leave_server();
+    }
+}
+
+/// A record on its way to another process, where the same request is accounted for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Time since its head was complete.
+    pub age: Duration,
+    asked: Option<AskedAccount>,
+    /// What it carries.
+    pub kind: Kind,
+    status: u16,
+    server_status: Option<u16>,
+    affinity: String,
+    bytes_in: u64,
+    bytes_out: u64,
+    head_after: Option<NonZeroU32>,
+    close_code: Option<u16>,
+}
+
+/// What was asked for, likewise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct AskedAccount {
+    client: IpAddr,
+    previous_hop: IpAddr,
+    proxied_by: Option<IpAddr>,
+    method: String,
+    host: Box<str>,
+    path: Box<str>,
+    is_http_10: bool,
+    upgrade: Option<Box<str>>,
+    sec_websocket_key: Option<Box<str>>,
+    browser: Option<(String, String)>,
+}
+
+impl AskedAccount {
+    /// Of a connection in plain text that speaks HTTP/1: no other can go to another process.
+    fn of(asked: &Asked) -> Self {
+        Self {
+            client: asked.client,
+            previous_hop: asked.previous_hop,
+            proxied_by: asked.proxied_by.as_deref().copied(),
+            method: asked.method.as_str().to_owned(),
+            host: asked.host.clone(),
+            path: asked.path.clone(),
+            is_http_10: asked.protocol == Version::HTTP_10,
+            upgrade: asked.upgrade.clone(),
+            sec_websocket_key: asked.sec_websocket_key.clone(),
+            browser: asked.browser.as_deref().cloned(),
+        }
+    }
+
+    fn into_asked(self) -> Asked {
+        Asked {
+            client: self.client,
+            previous_hop: self.previous_hop,
+            proxied_by: self.proxied_by.map(Box::new),
+            tls: None,
+            method: Method::from_bytes(self.method.as_bytes()).unwrap_or_default(),
+            host: self.host,
+            path: self.path,
+            protocol: if self.is_http_10 { Version::HTTP_10 } else { Version::HTTP_11 },
+            upgrade: self.upgrade,
+            sec_websocket_key: self.sec_websocket_key,
+            error: None,
+            browser: self.browser.map(Box::new),
+        }
     }
 }
 

@@ -6,15 +6,17 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 /// Takes chunked framing off, read by read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decoder {
     state: State,
     /// Bytes of the current line that carry nothing: extensions or trailers. Bounded.
     overhead: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     /// In the hexadecimal size; how many digits were there.
     Size { value: u64, digits: u8 },
@@ -48,6 +50,20 @@ impl Decoder {
     const OVERHEAD_MAX: u16 = 16 * 1024;
     /// Hexadecimal digits in a size; fifteen keep every sum below 2^63.
     const DIGITS_MAX: u8 = 15;
+
+    /// Whether it is a state that framing can be in. One that came from elsewhere may be none.
+    pub fn is_sound(&self) -> bool {
+        let is_size = |size: u64| size >> (4 * Self::DIGITS_MAX) == 0;
+        let is_place = match self.state {
+            State::Size { value, digits } => digits <= Self::DIGITS_MAX && is_size(value),
+            State::Extension { size } | State::SizeEnd { size } => is_size(size),
+            State::Data { left } => left > 0 && is_size(left),
+            State::DataEnd | State::DataEndLf | State::TrailerStart | State::Trailer | State::LastLf | State::Done => {
+                true
+            }
+        };
+        is_place && self.overhead <= Self::OVERHEAD_MAX
+    }
 
     /// Whether the last chunk and the trailers have been read.
     pub fn is_done(&self) -> bool {

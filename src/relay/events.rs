@@ -7,6 +7,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::chunked::{self, Decoder, Malformed};
 use super::sse::{Gap, Place};
 
@@ -26,7 +28,7 @@ pub enum ServerFraming {
 }
 
 /// How the client is told where the stream ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientFraming {
     /// Chunked transfer coding, which every HTTP/1.1 client knows.
     Chunked,
@@ -60,7 +62,7 @@ impl Untouched {
 }
 
 /// The state of one event stream between two reads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
     decoder: Option<Decoder>,
     client: ClientFraming,
@@ -78,6 +80,11 @@ impl Events {
     /// A stream of which only lines of ours have been passed on.
     pub fn behind_ours(server: ServerFraming, client: ClientFraming) -> Self {
         Self { place: Place::Ours { bom: 0 }, ..Self::new(server, client) }
+    }
+
+    /// Whether it is a state that a stream can be in. One that came from elsewhere may be none.
+    pub fn is_sound(&self) -> bool {
+        self.decoder.is_none_or(|decoder| decoder.is_sound()) && self.place.is_sound()
     }
 
     /// Frames what follows otherwise than before; returns how it was framed.

@@ -10,10 +10,12 @@
 //! use them (permessage-deflate does), nor does whether fragments follow each other as they should:
 //! that is for the two ends to judge, and does not move a boundary.
 
+use serde::{Deserialize, Serialize};
+
 use super::life::Side;
 
 /// Follows what one side sends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frames {
     /// Bytes of mask and payload still to come; in an extended length, the part of it that is known.
     left: u64,
@@ -24,10 +26,11 @@ pub struct Frames {
     /// Of the Close that came or is coming. While it comes, its mask is mixed in.
     code: [u8; 2],
     /// Whole messages since they were last asked for.
+    #[serde(skip)]
     messages: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Place {
     /// Between two frames.
     Boundary,
@@ -76,6 +79,20 @@ impl Frames {
     /// What `sender` sends, before its first byte.
     pub fn new(sender: Side) -> Self {
         Self { left: 0, place: Place::Boundary, sender, opcode: 0, is_final: false, code: [0; 2], messages: 0 }
+    }
+
+    /// Whether it is a state that what `sender` sends can be in. One that came from elsewhere may be
+    /// none.
+    pub fn is_sound(&self, sender: Side) -> bool {
+        let is_place = match self.place {
+            Place::ExtendedLength(to_come) => (1..=8).contains(&to_come),
+            Place::Payload => (1..1 << 63).contains(&self.left),
+            Place::Close(seen) => {
+                self.left > 0 && self.left.saturating_add(seen.into()) <= CONTROL_BYTES_MAX + MASK_BYTES as u64
+            }
+            Place::Boundary | Place::Length | Place::Closed | Place::Opaque => true,
+        };
+        is_place && self.sender == sender
     }
 
     /// Whether a frame may be inserted here: the last one is complete, and was no Close.

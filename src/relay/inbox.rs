@@ -185,6 +185,17 @@ enum Order {
     FindStrays(Arc<Search>, Arc<Upstream>, mpsc::Sender<Found>),
     /// To end these.
     EndThese(Arc<AHashSet<Id>>, EndReason),
+    /// To do something on its thread, where its relays are.
+    Do(Errand),
+}
+
+/// Something to be done on the thread of a worker, at once; it may spawn what takes longer.
+struct Errand(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Errand")
+    }
 }
 
 /// The workers of the process, as seen from other threads.
@@ -220,6 +231,11 @@ pub enum Ended {
     /// None was found, but not every worker has answered.
     Unanswered,
 }
+
+/// A worker that cannot be told anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a worker has ended or is stuck")]
+pub struct Unheard;
 
 /// How long a worker may take to answer: longer than any turn of a relay, shorter than a patience.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -324,6 +340,21 @@ impl Workers {
         is_heard
     }
 
+    /// How many workers there were at the start.
+    pub fn count(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Has `work` done on the thread of `worker`; what takes longer it may spawn there.
+    ///
+    /// # Errors
+    /// [`Unheard`] when the worker has ended, or its inbox stays full: then nothing is done.
+    pub async fn have_done(&self, worker: usize, work: impl FnOnce() + Send + 'static) -> Result<(), Unheard> {
+        let order = Order::Do(Errand(Box::new(work)));
+        let inbox = self.inboxes.get(worker).ok_or(Unheard)?;
+        inbox.send_timeout(order, ANSWERS_WITHIN).await.map_err(|_| Unheard)
+    }
+
     /// Puts an order into every inbox, and says how many workers should answer. One that has ended
     /// has no relays.
     fn tell(&self, order: impl Fn() -> Order) -> usize {
@@ -352,6 +383,7 @@ impl Inbox {
                     let _ = asker.try_send(registry::find_strays(&search, &upstream));
                 }
                 Order::EndThese(ids, reason) => registry::end_these(&ids, reason),
+                Order::Do(Errand(work)) => work(),
             }
         }
     }

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use serde::{Deserialize, Serialize};
 use tokio::io::ReadBuf;
 
 use super::events::{self, TAILROOM};
@@ -37,10 +38,11 @@ pub fn poll_read(from: &mut Transport, buffer: &mut [u8], cx: &mut Context<'_>) 
 }
 
 /// What waits for the taker of one direction, and whether more will come.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lane {
     unsent: Vec<u8>,
-    /// The taker's transport has taken more than it could send.
+    /// The taker's transport has taken more than it could send: never of one that can be frozen.
+    #[serde(skip)]
     is_held: bool,
     /// Nothing more comes after what waits.
     ending: bool,
@@ -51,6 +53,7 @@ pub struct Lane {
     /// What the taker has got is not all there was.
     is_broken: bool,
     /// Bytes that the taker took and that are not accounted for yet.
+    #[serde(skip)]
     pub sent: u64,
 }
 

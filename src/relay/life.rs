@@ -10,11 +10,13 @@
 //!
 //! A relay never goes back a state. The first cause wins: what follows from it is no cause.
 
+use serde::{Deserialize, Serialize};
+
 use super::EndReason;
 use super::timers::Tick;
 
 /// How long a relay may do what, in ticks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Silence in both directions that ends it.
     pub idle: u32,
@@ -55,6 +57,22 @@ pub struct Life {
     ends_by: Option<Tick>,
 }
 
+/// A life as the clock of another thread or process takes it up: how many ticks ago everything was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ages {
+    began: u32,
+    active: u32,
+    client_sent: u32,
+    is_greeting: bool,
+    client_heard: u32,
+    pinged: Option<u32>,
+    client_stalled: Option<u32>,
+    server_stalled: Option<u32>,
+    closing: Option<EndReason>,
+    /// How many ticks are left, where it is leaving.
+    ends_in: Option<u32>,
+}
+
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -67,7 +85,7 @@ pub enum Due {
 }
 
 /// One of the two peers of a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// Who connected to us.
     Client,
@@ -93,6 +111,41 @@ impl Life {
             server_stalled_at: None,
             closing: None,
             ends_by: None,
+        }
+    }
+
+    /// How old everything is at `now`.
+    pub fn ages(&self, now: Tick) -> Ages {
+        let age = |at: Tick| now.0.saturating_sub(at.0);
+        Ages {
+            began: age(self.began_at),
+            active: age(self.active_at),
+            client_sent: age(self.client_sent_at),
+            is_greeting: self.is_greeting,
+            client_heard: age(self.client_heard_at),
+            pinged: self.pinged_at.map(age),
+            client_stalled: self.client_stalled_at.map(age),
+            server_stalled: self.server_stalled_at.map(age),
+            closing: self.closing,
+            ends_in: self.ends_by.map(|by| by.0.saturating_sub(now.0)),
+        }
+    }
+
+    /// A life that goes on at `now` and is as old as `ages`.
+    pub fn aged(ages: &Ages, now: Tick) -> Self {
+        let at = |age: u32| Tick(now.0.saturating_sub(age));
+        Self {
+            began_at: at(ages.began),
+            active_at: at(ages.active),
+            client_sent_at: at(ages.client_sent),
+            is_greeting: ages.is_greeting,
+            client_heard_at: at(ages.client_heard),
+            pinged_at: ages.pinged.map(at),
+            client_stalled_at: ages.client_stalled.map(at),
+            server_stalled_at: ages.server_stalled.map(at),
+            closing: ages.closing,
+            // Nothing leaves without a reason.
+            ends_by: ages.ends_in.filter(|_| ages.closing.is_some()).map(|left| now.plus(left)),
         }
     }
 

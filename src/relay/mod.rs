@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! run        the task: two sockets, polled            inbox     what other threads ask for
+//!  ├─ frozen what goes on in another process
 //!  ├─ lane   bytes one way, and back-pressure         registry  this thread's relays
 //!  │                                                  departures  who leaves when (pure)
 //!  │                                                  strays      who belongs elsewhere (pure)
@@ -34,16 +35,18 @@ pub mod websocket;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use events::{ClientFraming, Events, ServerFraming, Untouched};
 pub use life::Limits;
-pub use run::{Freed, Handover, Protocol, Relay, Running};
+pub use run::{Freed, Frozen, Handover, Home, NewHome, Protocol, Relay, Running, Stopped, Unsound};
 pub use timers::Tick;
 pub use websocket::WebSocket;
 
 use crate::config::{self, Timeouts};
 
 /// What an exchange turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A request and its response.
     Http,
@@ -76,7 +79,7 @@ impl Kind {
 }
 
 /// Why an exchange or a relay ended: exactly one for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndReason {
     /// The response was sent to its end.
     Complete,

@@ -43,6 +43,8 @@ struct Registry {
     /// its relay has had its turn.
     questions: AHashMap<u32, Sender<Answer>>,
     departures: Departures,
+    /// How many relays are to pause and have not had their turn.
+    to_pause: usize,
 }
 
 struct Occupant {
@@ -57,6 +59,7 @@ struct Occupant {
     is_asked: bool,
     /// It has a moment to leave.
     is_departing: bool,
+    is_to_pause: bool,
 }
 
 /// What a relay is told that is to end.
@@ -75,6 +78,8 @@ pub struct Wish {
     pub question: Option<Sender<Answer>>,
     /// That it ends.
     pub ending: Option<Ending>,
+    /// That it comes to rest, whole, for another process to go on with it.
+    pub is_to_pause: bool,
 }
 
 /// A relay's place in its thread's registry, given up when dropped.
@@ -83,7 +88,7 @@ pub struct Place(Ticket);
 
 impl Registry {
     fn new() -> Self {
-        let now = Tick::default();
+        let now = Tick::FIRST;
         Self {
             began: Instant::now(),
             now,
@@ -93,6 +98,7 @@ impl Registry {
             free: Vec::new(),
             questions: AHashMap::new(),
             departures: Departures::default(),
+            to_pause: 0,
         }
     }
 
@@ -174,15 +180,29 @@ impl Occupant {
 
 impl Place {
     /// A place for the relay whose task `waker` wakes, of `kind`, with this server of `upstream`, which
-    /// it has by `origin`.
+    /// it has by `origin`, under a new id.
     pub fn new(waker: &Waker, kind: Kind, upstream: &Arc<Upstream>, server: u16, origin: Origin) -> Self {
-        let id = Id(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        Self::again(Id(NEXT_ID.fetch_add(1, Ordering::Relaxed)), waker, kind, upstream, server, origin)
+    }
+
+    /// The same under the `id` that it had before it came to rest.
+    pub fn again(id: Id, waker: &Waker, kind: Kind, upstream: &Arc<Upstream>, server: u16, origin: Origin) -> Self {
+        NEXT_ID.fetch_max(id.0.saturating_add(1), Ordering::Relaxed);
         let (waker, upstream) = (waker.clone(), upstream.clone());
-        let (is_asked, is_departing) = (false, false);
         REGISTRY.with_borrow_mut(|registry| {
-            let (began, ending) = (registry.now, None);
-            let occupant =
-                Occupant { id, waker, kind, upstream, server, origin, began, ending, is_asked, is_departing };
+            let occupant = Occupant {
+                id,
+                waker,
+                kind,
+                upstream,
+                server,
+                origin,
+                began: registry.now,
+                ending: None,
+                is_asked: false,
+                is_departing: false,
+                is_to_pause: false,
+            };
             let slot = registry.free.pop().unwrap_or_else(|| {
                 registry.slots.push(None);
                 u32::try_from(registry.slots.len() - 1).expect("a process has fewer sockets")
@@ -209,7 +229,10 @@ impl Place {
             let Some(occupant) = registry.occupant(self.0) else { return Wish::default() };
             let ending = occupant.ending.map(|reason| Ending { reason, by });
             let is_asked = std::mem::take(&mut occupant.is_asked);
-            Wish { question: is_asked.then(|| registry.take_question(self.0.slot)).flatten(), ending }
+            let is_to_pause = std::mem::take(&mut occupant.is_to_pause);
+            registry.to_pause -= usize::from(is_to_pause);
+            let question = is_asked.then(|| registry.take_question(self.0.slot)).flatten();
+            Wish { question, ending, is_to_pause }
         })
     }
 }
@@ -220,7 +243,9 @@ impl Drop for Place {
         let _ = REGISTRY.try_with(|registry| {
             let registry = &mut *registry.borrow_mut();
             if let Some(occupant) = registry.occupant(self.0) {
-                if occupant.is_asked {
+                let (is_asked, is_to_pause) = (occupant.is_asked, occupant.is_to_pause);
+                registry.to_pause -= usize::from(is_to_pause);
+                if is_asked {
                     registry.take_question(self.0.slot);
                 }
                 registry.slots[self.0.slot as usize] = None;
@@ -365,6 +390,23 @@ pub fn end_all(reason: EndReason) {
             occupant.end(reason);
         }
     });
+}
+
+/// Has every relay of this thread come to rest that can, each in its next turn.
+pub fn pause_all() {
+    REGISTRY.with_borrow_mut(|registry| {
+        let occupants = registry.slots.iter_mut().flatten().filter(|occupant| !occupant.is_to_pause);
+        for occupant in occupants {
+            occupant.is_to_pause = true;
+            occupant.waker.wake_by_ref();
+            registry.to_pause += 1;
+        }
+    });
+}
+
+/// Whether relays of this thread have yet to hear that they are to come to rest.
+pub fn is_pausing() -> bool {
+    REGISTRY.with_borrow(|registry| registry.to_pause > 0)
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! A relay as a task: two sockets, polled until one reason ends both.
+//! A relay as a task: two sockets, polled until one reason ends both, or until it comes to rest.
+
+mod frozen;
 
 use std::future::Future;
 use std::io;
@@ -9,11 +11,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::events::Events;
 use super::inbox::{Answer, Description, Id};
 use super::lane::{self, HEADROOM, Lane};
 use super::life::{Due, Life, Limits, Side};
-use super::registry::{self, Place};
+use super::registry::{self, Place, Wish};
 use super::strays::Origin;
 use super::timers::Tick;
 use super::websocket::{Goodbye, WebSocket};
@@ -21,6 +25,8 @@ use super::{EndReason, chunked};
 use crate::observe::Record;
 use crate::socket::{self, Parts, Transport};
 use crate::upstream::Upstream;
+
+pub use frozen::{Frozen, Home, NewHome, Unsound};
 
 /// What an exchange hands over when its connection stays.
 #[derive(Debug)]
@@ -54,7 +60,7 @@ pub struct Handover {
 }
 
 /// What is known of the bytes that a relay carries.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// An event stream. What the client sends is its next request, which waits here if the
     /// connection is to outlive the stream; else it goes nowhere.
@@ -79,7 +85,7 @@ pub struct Relay {
     protocol: Protocol,
     life: Life,
     limits: Limits,
-    place: Option<Place>,
+    place: Standing,
     origin: Origin,
     /// When the wheel wakes it next.
     wakes_at: Tick,
@@ -88,9 +94,31 @@ pub struct Relay {
     record: Record,
 }
 
+/// How a relay stands in its thread's registry.
+#[derive(Debug)]
+enum Standing {
+    /// Not yet.
+    New,
+    /// Under this id before it came to rest, and not since.
+    Again(Id),
+    /// Here.
+    Here(Place),
+}
+
 /// What the client may send of its next request before no more of it is read. What TCP holds back
 /// then is not lost either, only a close behind it is seen later.
 const NEXT_REQUEST_MAX: usize = 16 * 1024;
+
+/// How a relay has stopped to run.
+#[derive(Debug)]
+pub enum Stopped {
+    /// It has ended.
+    Ended,
+    /// It has ended, and left its client's connection.
+    Freed(Freed),
+    /// It rests: nothing has ended, and [`Relay::run`] goes on with it.
+    Paused(Box<Relay>),
+}
 
 /// A client's connection that the relay leaves as it found it.
 #[derive(Debug)]
@@ -117,6 +145,14 @@ enum Step {
 
 type StepResult = Result<Step, EndReason>;
 
+/// What comes of a turn that is not the last.
+enum Turn {
+    /// It waits for its sockets and the clock.
+    GoesOn,
+    /// It does nothing more until it is run again.
+    Rests,
+}
+
 impl Relay {
     /// Begins with what the HTTP sessions had read ahead.
     pub fn new(mut handover: Handover) -> Self {
@@ -130,7 +166,7 @@ impl Relay {
             protocol: handover.protocol,
             life: Life::new(now),
             limits: handover.limits,
-            place: None,
+            place: Standing::New,
             origin: handover.origin,
             wakes_at: Tick::default(),
             client_address: handover.client_address,
@@ -411,7 +447,7 @@ impl Relay {
                 Due::Later(due) => break due,
             }
         };
-        if let Some(place) = &self.place
+        if let Standing::Here(place) = &self.place
             && (due < self.wakes_at || self.wakes_at <= now)
         {
             let has_come_up = self.wakes_at <= now;
@@ -517,22 +553,37 @@ impl Relay {
         }
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
+    /// What others want of it now. It has its place from the first time on that it looks.
+    fn wish(&mut self, cx: &Context<'_>) -> (Id, Wish) {
         let (kind, server) = (self.record.kind(), self.record.server_index());
-        let place = self.place.get_or_insert_with(|| Place::new(cx.waker(), kind, &self.upstream, server, self.origin));
-        let wish = place.wish();
+        let place = match mem::replace(&mut self.place, Standing::New) {
+            Standing::Here(place) => place,
+            Standing::Again(id) => Place::again(id, cx.waker(), kind, &self.upstream, server, self.origin),
+            Standing::New => Place::new(cx.waker(), kind, &self.upstream, server, self.origin),
+        };
+        let (id, wish) = (place.id(), place.wish());
+        self.place = Standing::Here(place);
+        (id, wish)
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, EndReason> {
+        let (id, wish) = self.wish(cx);
         if let Some(asker) = wish.question {
-            let id = place.id();
             // Whoever asks has made room for all answers, or does not wait for them any more.
             let _ = asker.try_send(Answer::Relay(self.describe(id)));
         }
         if let Some(ending) = wish.ending {
             self.leave(ending.reason, ending.by)?;
         }
+        if wish.is_to_pause && self.can_pause() {
+            self.pause(id);
+            return Ok(Turn::Rests);
+        }
         if let Step::Moved = self.advance(cx)? {
             cx.waker().wake_by_ref(); // The others first.
         }
-        self.mind_the_clock(cx)
+        self.mind_the_clock(cx)?;
+        Ok(Turn::GoesOn)
     }
 
     /// Accounts for it. Of its two connections, that of the client may be left.
@@ -568,14 +619,19 @@ impl Relay {
 pub struct Running(Option<Relay>);
 
 impl Future for Running {
-    type Output = Option<Freed>;
+    type Output = Stopped;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Freed>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Stopped> {
         let relay = self.0.as_mut().expect("a future that has ended is not polled");
-        let Err(reason) = relay.turn(cx) else {
+        let turn = relay.turn(cx);
+        if let Ok(Turn::GoesOn) = turn {
             return Poll::Pending;
-        };
-        Poll::Ready(self.0.take().and_then(|relay| relay.end(reason)))
+        }
+        let relay = self.0.take().expect("it has just had its turn");
+        Poll::Ready(match turn {
+            Ok(_) => Stopped::Paused(Box::new(relay)),
+            Err(reason) => relay.end(reason).map_or(Stopped::Ended, Stopped::Freed),
+        })
     }
 }
 

@@ -13,8 +13,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Where an event stream stands between two reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// Nothing has been sent yet.
     Start,
@@ -34,6 +36,11 @@ pub enum Place {
 const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 impl Place {
+    /// Whether a stream can be there. A place that came from elsewhere may be none.
+    pub fn is_sound(self) -> bool {
+        !matches!(self, Self::Ours { bom } if usize::from(bom) >= BOM.len())
+    }
+
     /// Takes note of `data` that is to be sent next, and returns how much of its front must be
     /// dropped, and what must be sent before the rest because it was dropped too early.
     pub fn pass(&mut self, data: &[u8]) -> Pass {
@@ -105,13 +112,13 @@ impl Place {
 ///
 /// Behind an empty line it does, and comments change nothing. Only the end of what was sent is looked
 /// at: a comment that came in pieces is taken for part of an event, which is the safe side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     is_between: bool,
     at: At,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum At {
     LineStart,
     BehindCr,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-/// A point in time, in steps of [`Tick::LENGTH`] since the thread began.
+/// A point in time, in steps of [`Tick::LENGTH`]; a thread begins at [`Tick::FIRST`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(pub u32);
 
@@ -14,12 +14,15 @@ impl Tick {
     /// How coarse time is.
     pub const LENGTH: Duration = Duration::from_millis(100);
 
+    /// Where the clock of a thread begins: so that relays may be older than their thread, by years.
+    pub const FIRST: Self = Self(1 << 31);
+
     /// No process lives that long.
     pub const NEVER: Self = Self(u32::MAX);
 
     /// The tick that `elapsed` since the thread began lies in.
     pub fn after(elapsed: Duration) -> Self {
-        Self(clamp(elapsed.as_millis() / Self::LENGTH.as_millis()))
+        Self::FIRST.plus(clamp(elapsed.as_millis() / Self::LENGTH.as_millis()))
     }
 
     /// How many ticks fit `duration`, rounded up, so that nothing is early by a whole tick.
@@ -39,7 +42,7 @@ impl Tick {
     }
 }
 
-/// Thirteen years of ticks are enough.
+/// Years of ticks are enough.
 fn clamp(ticks: u128) -> u32 {
     u32::try_from(ticks).unwrap_or(u32::MAX)
 }
@@ -141,6 +144,6 @@ mod tests {
     fn durations_round_up_to_ticks() {
         assert_eq!(Tick::count(Duration::from_millis(250)), 3);
         assert_eq!(Tick::count(Duration::MAX), u32::MAX);
-        assert_eq!(Tick::after(Duration::from_millis(250)), Tick(2));
+        assert_eq!(Tick::after(Duration::from_millis(250)), Tick::FIRST.plus(2));
     }
 }

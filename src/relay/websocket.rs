@@ -16,6 +16,8 @@ mod tests;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::frames::{FINAL, Frames, MASK_BYTES, MASKED, opcode};
 use super::life::Side;
 
@@ -24,7 +26,7 @@ use super::life::Side;
 pub const HEADROOM: usize = PONG_BYTES + CLOSE_BYTES_MAX;
 
 /// A WebSocket between two reads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebSocket {
     /// From the server to the client.
     down: Way,
@@ -43,14 +45,14 @@ pub struct WebSocket {
 }
 
 /// One direction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Way {
     frames: Frames,
     ours: Ours,
 }
 
 /// What of ours goes into a direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Ours {
     /// Nothing.
     Nothing,
@@ -63,7 +65,7 @@ enum Ours {
 }
 
 /// What the proxy tells a side when it ends a WebSocket itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Goodbye {
     /// To a client: come back, another process will be there.
     ServiceRestart,
@@ -104,6 +106,14 @@ impl WebSocket {
             has_told: false,
             code: None,
         }
+    }
+
+    /// Whether it is a state that a WebSocket can be in. One that came from elsewhere may be none.
+    pub fn is_sound(&self) -> bool {
+        usize::from(self.held) < PONG_BYTES
+            && self.down.frames.is_sound(Side::Server)
+            && self.up.frames.is_sound(Side::Client)
+            && self.up.ours != Ours::Ping
     }
 
     /// Turns what `from` sent, `buffer[bytes]`, into what the other side gets, in place.

@@ -1,0 +1,32 @@
+//! Live connections on their way to the next process: a new binary, or the same one again.
+//!
+//! ```text
+//! old                                                    new
+//!  │ ◀───────────── Hello{version, pid} ──────────────▶   │
+//!  │ ── Sockets: what it listens on ─────────────────▶    │ checks its configuration, binds what is
+//!  │                                                      │ missing, starts all but accepting
+//!  │ ◀───────────────────────────────────────── Ready ──  │
+//!  │ stops accepting, brings its relays to rest           │
+//!  │ ── Relays: state, two descriptors each ─────────▶    │ has them rest on its own threads
+//!  │ ◀───────────────────────────── Took{refused} ──────  │     (again, until there are no more)
+//!  │ ── All{count} ──────────────────────────────────▶    │
+//!  │ ◀──────────────────────────────── Adopted{count} ──  │
+//!  │ ── Commit ──────────────────────────────────────▶    │ goes on with them, and accepts
+//!  │ forgets them; finishes what could not go             │
+//! ```
+//!
+//! The rule: at every moment one process has a connection, and only that one reads or writes it. Up
+//! to `Commit` that is the old one, which only rests; whatever fails before, it goes on with all of
+//! them as if nothing had happened, and accepts again. From `Commit` on it is the new one. A
+//! listening socket is never closed by both, so no connection that waits in its queue is lost.
+//!
+//! What cannot go (TLS, HTTP/2, exchanges between a request and its answer) is for the old process to
+//! finish, as on SIGTERM. A relay whose server the new configuration does not have goes all the
+//! same: a server that was taken out keeps its relays on a reload too, and a hand-over must not be
+//! worse than that.
+//!
+//! Whoever connects must be the same user, or root.
+
+pub mod message;
+
+pub use message::{Purpose, Socket};
