@@ -38,6 +38,14 @@ pub struct Frozen {
     ends: Option<Box<Ends>>,
 }
 
+#[cfg(test)]
+impl Frozen {
+    /// That of a connection that has come directly.
+    pub(crate) fn of(relay: relay::Frozen) -> Self {
+        Self { relay, previous_hop: [127, 0, 0, 1].into(), ends: None }
+    }
+}
+
 /// Where a connection that comes from another process belongs to.
 #[derive(Debug)]
 pub struct Arrival {
@@ -94,9 +102,12 @@ impl Paused {
         Some(Frozen { relay: self.relay.freeze()?, previous_hop: *previous_hop, ends: ends.clone() })
     }
 
-    /// Its sockets, the client's first; `None` of one that cannot go.
-    pub fn descriptors(&self) -> Option<[BorrowedFd<'_>; 2]> {
-        self.relay.descriptors()
+    /// Its sockets, the client's first.
+    ///
+    /// # Panics
+    /// Never: only relays whose sockets can go come to rest.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        self.relay.descriptors().expect("it could not have come to rest otherwise")
     }
 
     /// Goes on as if it had never rested. To be called on the thread it belongs to.

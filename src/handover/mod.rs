@@ -27,6 +27,28 @@
 //!
 //! Whoever connects must be the same user, or root.
 
+pub mod channel;
 pub mod message;
+pub mod moving;
+pub mod new;
+pub mod old;
+#[cfg(test)]
+mod tests;
 
+pub use channel::{Broken, Channel};
 pub use message::{Purpose, Socket};
+
+use std::time::Duration;
+
+/// How long a process may take to say something that is at hand.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the new process may take to get ready. Meanwhile the old one serves.
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long relays may rest, all together. Then the old process goes on with them.
+pub const REST_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the new process waits for a word that the old one says within [`REST_WITHIN`], or not at
+/// all. It must be the longer one: so it never gives up what the old one has just given away.
+pub const COMMIT_WITHIN: Duration = Duration::from_secs(30);

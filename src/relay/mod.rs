@@ -39,6 +39,8 @@ use serde::{Deserialize, Serialize};
 
 pub use events::{ClientFraming, Events, ServerFraming, Untouched};
 pub use life::Limits;
+#[cfg(test)]
+pub(crate) use run::sample;
 pub use run::{Freed, Frozen, Handover, Home, NewHome, Protocol, Relay, Running, Stopped, Unsound};
 pub use timers::Tick;
 pub use websocket::WebSocket;

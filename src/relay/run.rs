@@ -26,6 +26,8 @@ use crate::observe::Record;
 use crate::socket::{self, Parts, Transport};
 use crate::upstream::Upstream;
 
+#[cfg(test)]
+pub(crate) use frozen::tests::sample;
 pub use frozen::{Frozen, Home, NewHome, Unsound};
 
 /// What an exchange hands over when its connection stays.

@@ -77,6 +77,11 @@ impl Frozen {
         self.client_address
     }
 
+    /// What it carries.
+    pub fn protocol(&self) -> &Protocol {
+        &self.protocol
+    }
+
     /// Whether this is a state that a relay can be in.
     ///
     /// # Errors

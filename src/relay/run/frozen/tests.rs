@@ -23,13 +23,13 @@ routes: [{ upstream: chat }]
 ";
 
 /// One process, as far as relays know of it.
-pub(crate) struct Process {
-    pub(crate) observer: Arc<Observer>,
-    pub(crate) upstream: Arc<Upstream>,
+struct Process {
+    observer: Arc<Observer>,
+    upstream: Arc<Upstream>,
 }
 
 impl Process {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let config = config::parse(FILE, "steadfast.yaml").expect("it is right");
         let observer = Arc::new(Observer::new(Metrics::new(), None));
         let upstream =
@@ -37,7 +37,7 @@ impl Process {
         Self { observer, upstream }
     }
 
-    pub(crate) fn home(&self) -> NewHome {
+    fn home(&self) -> NewHome {
         NewHome { observer: self.observer.clone(), upstream: self.upstream.clone(), server: 1, seat: None }
     }
 
@@ -50,14 +50,14 @@ impl Process {
 }
 
 /// A relay between two peers.
-pub(crate) struct Scene {
-    pub(crate) client: TcpStream,
-    pub(crate) server: TcpStream,
-    pub(crate) relay: Relay,
+struct Scene {
+    client: TcpStream,
+    server: TcpStream,
+    relay: Relay,
 }
 
 impl Scene {
-    pub(crate) async fn new(process: &Process, protocol: Protocol) -> Self {
+    async fn new(process: &Process, protocol: Protocol) -> Self {
         let kind = match &protocol {
             Protocol::Events(..) => Kind::EventStream,
             Protocol::WebSocket(_) => Kind::WebSocket,
@@ -237,6 +237,13 @@ fn protocols() -> [Protocol; 5] {
         Protocol::WebSocket(WebSocket::new(1)),
         Protocol::Unknown,
     ]
+}
+
+/// A WebSocket at rest, as it is written down.
+pub(crate) async fn sample() -> Frozen {
+    let mut scene = Scene::new(&Process::new(), Protocol::WebSocket(WebSocket::new(1))).await;
+    scene.relay.pause(Id(42));
+    scene.relay.freeze().expect("it has paused")
 }
 
 async fn samples() -> Vec<Vec<u8>> {
