@@ -9,7 +9,7 @@ ARGS ?=
 # pinned compiler will do: coverage needs no other. What each begins with is in tests/fuzz/seeds, in
 # the encoding by which libFuzzer's bytes become arguments.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := chunked events websocket config forwarded cookie engine_io proxy_protocol request
+FUZZ_TARGETS := chunked events websocket config forwarded cookie engine_io proxy_protocol request hand_over
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## Show this list
