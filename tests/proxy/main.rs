@@ -90,6 +90,8 @@ mod stickiness;
 mod reload;
 // Servers, upstreams and the process are emptied.
 mod drain;
+// One of three real Socket.IO servers is drained under 300 real clients.
+mod drain_socket_io;
 // Relays that stray from where they belong move there, at a pace.
 mod rebalance;
 mod states;

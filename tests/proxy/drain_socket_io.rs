@@ -1,0 +1,81 @@
+//! One of three real Socket.IO servers is drained under 300 real clients: each of its own comes back
+//! once, to another server, and neither a message nor a push is lost.
+
+use serde_json::{Value, json};
+
+use crate::harness::node::NodeServer;
+use crate::harness::{Named, Node, Proxy, Redis, SecretFile, ServerEntry, millis, seconds, within};
+
+const SPREAD: u64 = 8;
+
+async fn servers(redis: &Redis) -> Vec<NodeServer> {
+    let start = |name: &str| {
+        let url = format!("redis://{}", redis.address());
+        let argument = json!({ "name": name, "redis": url, "publishes": name == "blue" });
+        Node::script("socket_io_recovering_server.js", &argument)
+    };
+    let nodes = ["red", "green", "blue"].map(start);
+    let mut servers = Vec::new();
+    for node in nodes {
+        servers.push(NodeServer::listening(node).await);
+    }
+    servers
+}
+
+#[tokio::test]
+async fn each_client_comes_back_once_and_misses_nothing() {
+    const CROWD: usize = 100;
+    let redis = Redis::start().await;
+    let servers = servers(&redis).await;
+    let secret = SecretFile::with("sixteen and more bytes");
+    let entries: Vec<_> =
+        ["red", "green", "blue"].into_iter().zip(&servers).map(|(name, it)| Named(it, name)).collect();
+    let entries: Vec<&dyn ServerEntry> = entries.iter().map(|entry| entry as &dyn ServerEntry).collect();
+    let proxy = Proxy::start().secret(&secret).upstream("chat", &entries).trusting("[127.0.0.0/8]").run().await;
+    let url = format!("http://{}", proxy.address());
+    let crowds = json!({ "polling": CROWD, "websocket": CROWD, "upgrade": CROWD });
+    let argument = json!({ "url": url, "crowds": crowds, "every": 1000 });
+    let mut clients = Node::script("socket_io_wanderers.js", &argument);
+    within(seconds(60), "all clients to be connected", clients.says("connected")).await;
+    tokio::time::sleep(seconds(2)).await; // Those that upgrade do.
+
+    let of_red = servers[0].node.said("begun").len();
+    assert!((50..=150).contains(&of_red), "{of_red} of 300");
+    let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let answer = proxy.change(&format!("/drain?upstream=chat&server=red&spread={SPREAD}s")).await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    // A poll that is parked is answered by the server's next push, and the one behind it is told.
+    tokio::time::sleep(seconds(SPREAD + 5)).await;
+    clients.tell(&json!({ "stop": true }));
+    let reports = within(seconds(40), "the clients to be done", clients.says("clients")).await;
+    let reports = reports.as_array().expect("a list").clone();
+    let number = |report: &Value, key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"));
+    for report in &reports {
+        assert_eq!(number(report, "acknowledged"), number(report, "sent"), "a message is lost: {report}");
+        assert_eq!((number(report, "twice"), number(report, "failed")), (0, 0), "{report}");
+        assert_eq!((number(report, "gaps"), number(report, "repeated")), (0, 0), "a push is lost: {report}");
+        assert!(number(report, "news") > 100 && number(report, "connects") <= 2, "{report}");
+        assert_eq!(number(report, "recovered"), number(report, "connects") - 1, "{report}");
+    }
+    let moved: Vec<_> = reports.iter().filter(|report| number(report, "connects") == 2).collect();
+    assert_eq!(moved.len(), of_red, "who was not with the server that is drained stays");
+    let mut histogram = vec![0; usize::try_from(SPREAD / 2).expect("a few seconds")];
+    for report in moved {
+        let at =
+            report["reconnectedAt"][0].as_u64().expect("a time").saturating_sub(u64::try_from(began).expect("now"));
+        let part = usize::try_from(at / 2000).expect("a few seconds").min(histogram.len() - 1);
+        histogram[part] += 1;
+    }
+    let least = of_red / histogram.len() / 2;
+    assert!(histogram.iter().all(|count| *count >= least), "{histogram:?}");
+
+    // Each message counts once for the servers too.
+    let sent: u64 = reports.iter().map(|report| number(report, "sent")).sum();
+    let counted: u64 = redis.ask("GET messages").await;
+    assert_eq!(counted, sent);
+    assert_eq!(servers.iter().map(|server| server.node.said("recovered").len()).sum::<usize>(), of_red);
+    assert!(servers[0].node.said("recovered").is_empty(), "nobody comes back to a server that is drained");
+    drop(clients);
+    tokio::time::sleep(millis(100)).await;
+    proxy.settles("steadfast_open_connections", &[("server", "red")], 0.0).await;
+}
