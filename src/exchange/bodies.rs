@@ -8,14 +8,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use pingora::http::ResponseHeader;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use pingora::{BError, ErrorType};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::ends::{leaving, of_client};
+use super::down::{self, Framing};
+use super::ends::leaving;
 use super::parked::PARK_AFTER;
 use super::placement::Placement;
 use super::up::{Broken, NoHead, Up};
@@ -23,7 +21,9 @@ use super::{Answer, Failure, no_response, wire};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
-use crate::upstream::{Pool, Upstream, headers};
+use crate::socket::Wire;
+use crate::upstream::response::{Head, Name};
+use crate::upstream::{Pool, Upstream};
 
 /// How a server took a request.
 pub(super) enum Asked {
@@ -45,10 +45,10 @@ pub(super) async fn ask(
     record: &mut Record,
 ) -> Result<Asked, Failure> {
     up.wire().collect_all(head);
-    match timeout(upstream.timeouts.send, up.wire().flush()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) => return Err(Failure::Stale),
-        Err(_) => return Err(no_response(upstream)),
+    match up.wire().flush_within(upstream.timeouts.send).await {
+        Ok(true) => {}
+        Ok(false) => return Err(no_response(upstream)),
+        Err(_) => return Err(Failure::Stale),
     }
     if !down.is_body_done() {
         let is_sent = Box::pin(send_body(down, up, upstream, record)).await?;
@@ -102,10 +102,8 @@ pub(super) async fn await_head(
             Ok(Err(error)) => return Err(bad_response(error, upstream)),
             Err(_) => return Err(too_late(upstream, upstream.timeouts.response_head)),
         }
-        match timeout(upstream.timeouts.send, pass_informational(down, up)).await {
-            Ok(passed) => passed?,
-            Err(_) => return Err(Failure::End(EndReason::ClientStalled)),
-        }
+        pass_informational(down, up)?;
+        down::flush(client, upstream.timeouts.send).await.map_err(Failure::End)?;
     }
 }
 
@@ -143,7 +141,7 @@ async fn send_body(
             }
             Ok(Event::Head(Ok(()))) if up.is_final() => return Ok(is_sent),
             Ok(Event::Head(Ok(()))) => {
-                pass_informational(down, up).await?;
+                pass_informational(down, up)?;
                 // A client may wait for this one before it goes on. What it does not take is bounded
                 // by the length that all heads of a response may have together.
                 client.start_sending().map_err(|_| Failure::End(EndReason::ClientError))?;
@@ -202,17 +200,17 @@ async fn await_last_word(up: &mut Up, upstream: &Upstream) -> Result<(), Failure
 pub(super) async fn respond(
     down: &mut ServerSession,
     mut answer: Answer,
-    mut head: Box<ResponseHeader>,
+    mut head: Head,
     upstream: &Upstream,
     record: &mut Record,
 ) -> Result<Passed, EndReason> {
     record.answered(head.status.as_u16());
     let begun = std::mem::take(&mut answer.begun);
     if answer.is_tagged {
-        head.remove_header(&TRANSFER_ENCODING);
-        head.insert_header(CONTENT_LENGTH, begun.len()).map_err(|_| EndReason::ServerError)?;
+        head.remove(Name::TransferEncoding);
+        head.set(Name::ContentLength, &begun.len().to_string());
     }
-    let pause = if headers::is_event_stream(&head) { upstream.timeouts.idle } else { upstream.timeouts.body };
+    let pause = if head.is_event_stream() { upstream.timeouts.idle } else { upstream.timeouts.body };
     pass_bodies(down, &mut answer, head, begun, pause, upstream.timeouts.send, record).await?;
     if !answer.is_sent {
         return Ok(Passed::Early);
@@ -272,7 +270,7 @@ async fn read_to(
 async fn pass_bodies(
     down: &mut ServerSession,
     answer: &mut Answer,
-    head: Box<ResponseHeader>,
+    head: Head,
     begun: Bytes,
     pause: Duration,
     send: Duration,
@@ -282,8 +280,9 @@ async fn pass_bodies(
     let (Some(client), server) = (wire(down).cloned(), up.wire().clone()) else {
         return Err(EndReason::ServerError);
     };
-    down.write_response_header(head).await.map_err(|error| of_client(&error))?;
-    write(down, &begun, record).await?;
+    let framing = down::write_head(down, head)?;
+    framing.write(&client, &begun, record);
+    pass_what_is_there(up, framing, &client, record)?;
     let mut is_refused = false;
     while !up.is_done() {
         let patience = if client.has_unsent() { send } else { pause };
@@ -301,7 +300,7 @@ async fn pass_bodies(
         };
         match timeout(patience, event).await {
             Ok(Pass::FromServer(Ok(Some(piece)))) => {
-                write(down, &piece, record).await?;
+                framing.write(&client, &piece, record);
                 if !up.is_done() {
                     client.start_sending().map_err(|_| EndReason::ClientError)?;
                 }
@@ -323,7 +322,19 @@ async fn pass_bodies(
             Err(_) => return Err(EndReason::Idle),
         }
     }
+    framing.finish(&client);
     Ok(())
+}
+
+/// Passes on what came of the body along with the head: as a rule that is all of it.
+fn pass_what_is_there(up: &mut Up, framing: Framing, client: &Wire, record: &mut Record) -> Result<(), EndReason> {
+    while !up.is_done()
+        && !client.is_full()
+        && let Some(piece) = up.take_next().map_err(|Broken| EndReason::ServerError)?
+    {
+        framing.write(client, &piece, record);
+    }
+    if up.is_done() { Ok(()) } else { client.start_sending().map_err(|_| EndReason::ClientError) }
 }
 
 enum Pass {
@@ -334,15 +345,6 @@ enum Pass {
     ClientGone(EndReason),
 }
 
-/// Passes a piece of the body on to the client.
-pub(super) async fn write(down: &mut ServerSession, piece: &[u8], record: &mut Record) -> Result<(), EndReason> {
-    if piece.is_empty() {
-        return Ok(()); // An empty chunk would be the last one.
-    }
-    record.add_bytes(0, piece.len() as u64);
-    down.write_body(piece).await.map(drop).map_err(|error| of_client(&error))
-}
-
 /// Keeps the server's connection for other requests, if it is as it was before this one.
 fn give_back(answer: Answer, upstream: &Upstream) {
     let Answer { up, server, .. } = answer;
@@ -351,17 +353,10 @@ fn give_back(answer: Answer, upstream: &Upstream) {
     }
 }
 
-async fn pass_informational(down: &mut ServerSession, up: &Up) -> Result<(), Failure> {
-    let Some(head) = up.head() else {
-        return Ok(());
-    };
-    if down.req_header().version < Version::HTTP_11 {
-        return Ok(()); // HTTP/1.0 knows none (RFC 9110, section 15.2).
-    }
-    let mut head = Box::new(head.clone());
-    headers::to_client(&mut head, None).map_err(|_| Failure::End(EndReason::ServerError))?;
-    head.remove_header(&UPGRADE);
-    down.write_response_header(head).await.map_err(|error| Failure::End(of_client(&error)))
+fn pass_informational(down: &ServerSession, up: &Up) -> Result<(), Failure> {
+    let Some(mut head) = up.head().cloned() else { return Ok(()) };
+    head.pass_on(None);
+    down::write_informational(down, &head).map_err(Failure::End)
 }
 
 /// What it means that no head could be read.

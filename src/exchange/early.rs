@@ -17,14 +17,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use http::header::ORIGIN;
 use http::{Method, StatusCode};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::bodies::{bad_response, too_late};
-use super::ends::{leaving, of_client, reclaim};
+use super::down;
+use super::ends::{leaving, reclaim};
 use super::handoff::{self, Opening, Plan, client_framing};
 use super::parked::{Parked, Waiting, Woken};
 use super::up::Up;
@@ -34,6 +35,7 @@ use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::{self, ClientFraming, EndReason, Events, Keepalive, Kind, ServerFraming, Tick};
 use crate::socket::{Socket, Wire};
+use crate::upstream::response::{Head, Name};
 use crate::upstream::{Upstream, headers};
 
 /// Whether the stream of an exchange that waits begins without its server.
@@ -88,15 +90,14 @@ fn may_begin(request: &RequestHeader) -> bool {
 }
 
 /// Begins the stream, and parks the request again.
-pub(super) async fn begin(
+pub(super) fn begin(
     front: &Front,
     mut down: Box<ServerSession>,
     server: Socket,
     mut waiting: Waiting,
     previous_hop: IpAddr,
 ) -> Next {
-    let begun = Box::pin(write_begin(front, &mut down, &mut waiting, previous_hop)).await;
-    match begun {
+    match write_begin(front, &mut down, &mut waiting, previous_hop) {
         Ok(begun) => waiting.early = Early::Begun(begun),
         Err(reason) => {
             waiting.record.end(reason);
@@ -106,7 +107,7 @@ pub(super) async fn begin(
     Parked::new(down, server, waiting).map_or(Next::Close, |parked| Next::Parked(Box::new(parked)))
 }
 
-async fn write_begin(
+fn write_begin(
     front: &Front,
     down: &mut ServerSession,
     waiting: &mut Waiting,
@@ -118,16 +119,13 @@ async fn write_begin(
         down.set_server_keepalive(None);
     }
     let request = (&down.req_header().headers, previous_hop, scheme(down));
-    let head = head(down).and_then(|mut head| {
-        place.keep(front, upstream, *server, request, &mut head)?;
-        Ok(head)
-    });
-    let head = head.map_err(|_| EndReason::ServerError)?;
+    let mut head = head(down);
+    place.keep(front, upstream, *server, request, &mut head);
     record.answered(head.status.as_u16());
     record.becomes(Kind::EventStream);
     // While we hold the wire, writing never waits: head and lines leave in one packet.
     let client = wire(down).ok_or(EndReason::ClientError)?.clone();
-    down.write_response_header(head).await.map_err(|error| of_client(&error))?;
+    down::write_head(down, head)?;
     let keepalive = Keepalive::of_events(&upstream.sse);
     let limits = relay::limits(Kind::EventStream, &upstream.timeouts, keepalive, fastrand::u32(..));
     let interval = limits.keepalive.map(|ticks| Tick::LENGTH * ticks);
@@ -140,13 +138,13 @@ async fn write_begin(
 }
 
 /// The head that the client gets.
-fn head(down: &ServerSession) -> pingora::Result<Box<ResponseHeader>> {
-    let mut head = Box::new(ResponseHeader::build(StatusCode::OK, Some(6))?);
-    head.insert_header(CONTENT_TYPE, "text/event-stream")?;
-    head.insert_header(CACHE_CONTROL, "no-cache, no-transform")?;
-    headers::for_event_stream(&mut head)?;
-    headers::frame_for(&mut head, down.req_header().version)?;
-    Ok(head)
+fn head(down: &ServerSession) -> Head {
+    let mut head = Head::new(StatusCode::OK);
+    head.add(Name::ContentType, "text/event-stream");
+    head.add(Name::CacheControl, "no-cache, no-transform");
+    head.promise_events();
+    head.frame_for(down.req_header().version);
+    head
 }
 
 impl Begun {

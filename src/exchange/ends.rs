@@ -7,11 +7,10 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, RE
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
-use pingora::{BError, ErrorType};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::Next;
+use super::{Next, down, wire};
 use crate::error::ProxyError;
 use crate::observe::Record;
 use crate::relay::EndReason;
@@ -25,27 +24,16 @@ pub(super) async fn keep(
     send: Duration,
     mut record: Record,
 ) -> Next {
-    let ending = async {
-        down.finish_body().await?;
-        if !down.will_keepalive() {
-            down.shutdown().await;
-        }
-        Ok::<_, BError>(())
-    };
-    match timeout(send, ending).await {
-        Ok(Ok(())) => record.end(EndReason::Complete),
-        Ok(Err(error)) => {
-            record.end(of_client(&error));
-            return Next::Close;
-        }
-        Err(_) => {
-            record.end(EndReason::ClientStalled);
-            return Next::Close;
-        }
-    }
-    if !down.will_keepalive() {
+    if let Err(reason) = flush(&down, send).await {
+        record.end(reason);
         return Next::Close;
     }
+    if !down.will_keepalive() {
+        let is_told = timeout(send, down.shutdown()).await.is_ok();
+        record.end(if is_told { EndReason::Complete } else { EndReason::ClientStalled });
+        return Next::Close;
+    }
+    record.end(EndReason::Complete);
     reclaim(down).await.map_or(Next::Close, |socket| Next::Request(socket, keepalive))
 }
 
@@ -65,18 +53,22 @@ pub(super) async fn reclaim(mut down: Box<ServerSession>) -> Option<Socket> {
 }
 
 /// Ends a response to a client that is still sending its request.
-pub(super) async fn part(mut down: Box<ServerSession>, send: Duration, mut record: Record) -> Next {
-    match timeout(send, down.finish_body()).await {
-        Ok(Ok(_)) => {
+pub(super) async fn part(down: Box<ServerSession>, send: Duration, mut record: Record) -> Next {
+    match flush(&down, send).await {
+        Ok(()) => {
             record.end(EndReason::Complete);
             if let Some(socket) = Socket::from_stream(down.into_inner()) {
                 linger(socket).await;
             }
         }
-        Ok(Err(error)) => record.end(of_client(&error)),
-        Err(_) => record.end(EndReason::ClientStalled),
+        Err(reason) => record.end(reason),
     }
     Next::Close
+}
+
+/// Has the client take the rest of its response.
+async fn flush(down: &ServerSession, send: Duration) -> Result<(), EndReason> {
+    down::flush(wire(down).ok_or(EndReason::ClientError)?, send).await
 }
 
 /// Answers with an error of our own.
@@ -174,14 +166,5 @@ pub(super) async fn leaving(client: &Wire) -> EndReason {
         Err(error) if socket::is_peer_gone(&error) => EndReason::PeerGone,
         // A reset is how many clients close that want no answer any more.
         Ok(()) | Err(_) => EndReason::ClientClosed,
-    }
-}
-
-/// Why an exchange ends when its client's side failed with `error`.
-pub(super) fn of_client(error: &BError) -> EndReason {
-    match error.etype() {
-        ErrorType::ConnectionClosed => EndReason::ClientClosed,
-        ErrorType::WriteTimedout => EndReason::ClientStalled,
-        _ => EndReason::ClientError,
     }
 }

@@ -4,14 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderValue, Method, StatusCode, Version};
-use pingora::http::ResponseHeader;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 
-use tokio::time::timeout;
-
-use super::ends::{of_client, part, reclaim};
+use super::down;
+use super::ends::{part, reclaim};
 use super::overlap::{First, overlap};
 use super::{Answer, Failure, Next, no_response, wire};
 use crate::error::ProxyError;
@@ -21,20 +18,21 @@ use crate::relay::{
     self, ClientFraming, EndReason, Events, Handover, Keepalive, Kind, Protocol, ServerFraming, Untouched, WebSocket,
 };
 use crate::socket::Socket;
-use crate::upstream::{Upstream, headers};
+use crate::upstream::Upstream;
+use crate::upstream::response::{Head, Name};
 
 /// What is to be done with an answer, and the head the client gets.
 pub(super) enum Plan {
     /// An ordinary response.
-    Respond(Box<ResponseHeader>),
+    Respond(Head),
     /// It stays.
-    Relay(Box<ResponseHeader>, Kind),
+    Relay(Head, Kind),
 }
 
 /// What the client of an answer that stays has got.
 pub(super) enum Opening {
     /// Nothing: this is its head.
-    Head(Box<ResponseHeader>),
+    Head(Head),
     /// The head of an event stream and lines of ours, the last one so long ago.
     Early(Duration),
 }
@@ -48,23 +46,22 @@ pub(super) fn plan(down: &ServerSession, answer: &mut Answer, upstream: &Upstrea
     let mut head = answer.up.take_head().ok_or_else(refused)?;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // A 101 that nobody asked for, or to something else, must never become a tunnel.
-        let asked = answer.asked.as_ref().filter(|asked| headers::agrees_to(&head.headers, asked));
+        let asked = answer.asked.as_ref().filter(|asked| head.agrees_to(asked));
         let asked = asked.ok_or_else(refused)?;
         // Who speaks HTTP/1.1 looks at the proof; for who speaks HTTP/2 the handshake was ours.
         let is_ours = kind_of(asked) == Kind::WebSocket && wire(down).is_some_and(|wire| wire.is_http2());
-        if is_ours && !handshake::is_proven(&down.req_header().headers, &head.headers) {
+        if is_ours && !handshake::is_proven(&down.req_header().headers, &head.map()) {
             return Err(refused());
         }
-        headers::to_client(&mut head, Some(asked)).map_err(|_| refused())?;
+        head.pass_on(Some(asked));
         return Ok(Plan::Relay(head, kind_of(asked)));
     }
-    let is_events = headers::is_event_stream(&head);
-    headers::to_client(&mut head, None).map_err(|_| refused())?;
-    headers::frame_for(&mut head, down.req_header().version).map_err(|_| refused())?;
-    if !is_events {
+    head.pass_on(None);
+    head.frame_for(down.req_header().version);
+    if !head.is_event_stream() {
         return Ok(Plan::Respond(head));
     }
-    headers::for_event_stream(&mut head).map_err(|_| refused())?;
+    head.promise_events();
     let Some(reason) = untouched(&down.req_header().method, &head) else {
         return Ok(Plan::Relay(head, Kind::EventStream));
     };
@@ -73,12 +70,11 @@ pub(super) fn plan(down: &ServerSession, answer: &mut Answer, upstream: &Upstrea
 }
 
 /// What stands against inserting anything into the event stream that `head` begins.
-fn untouched(method: &Method, head: &ResponseHeader) -> Option<Untouched> {
-    let coding = head.headers.get_all(CONTENT_ENCODING).iter();
-    let is_coded = coding.into_iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+fn untouched(method: &Method, head: &Head) -> Option<Untouched> {
+    let is_coded = head.all(Name::ContentEncoding).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     if method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
         Some(Untouched::Head)
-    } else if head.headers.contains_key(CONTENT_LENGTH) {
+    } else if head.has(Name::ContentLength) {
         Some(Untouched::Length)
     } else if is_coded {
         Some(Untouched::Encoding)
@@ -115,11 +111,7 @@ pub(super) async fn hand_over(
         Opening::Head(head) => {
             record.answered(head.status.as_u16());
             record.becomes(kind);
-            let written = match timeout(upstream.timeouts.send, down.write_response_header(head)).await {
-                Ok(written) => written.map_err(|error| of_client(&error)),
-                Err(_) => Err(EndReason::ClientStalled),
-            };
-            if let Err(reason) = written {
+            if let Err(reason) = write_opening(&mut down, head, upstream.timeouts.send).await {
                 record.end(reason);
                 return Next::Close;
             }
@@ -173,6 +165,16 @@ pub(super) async fn hand_over(
         upstream,
         record,
     }))
+}
+
+/// Writes the head of what stays. It leaves at once: what follows it may take its time.
+async fn write_opening(down: &mut ServerSession, head: Head, send: Duration) -> Result<(), EndReason> {
+    if head.status.is_informational() {
+        down::write_informational(down, &head)?;
+    } else {
+        down::write_head(down, head)?;
+    }
+    down::flush(wire(down).ok_or(EndReason::ClientError)?, send).await
 }
 
 /// How the body of the response comes.

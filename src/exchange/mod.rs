@@ -16,6 +16,7 @@
 
 mod bodies;
 mod dismissal;
+mod down;
 mod early;
 mod ends;
 mod handoff;
@@ -182,7 +183,7 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
         return Next::Close;
     };
     if woken == Woken::Early {
-        return early::begin(front, down, socket, waiting, previous_hop).await;
+        return early::begin(front, down, socket, waiting, previous_hop);
     }
     let Waiting { upstream, server, place, mut record, deadline, mut early } = waiting;
     let answered = async {
@@ -491,9 +492,7 @@ async fn finish(
     let mut plan = handoff::plan(&down, &mut answer, &upstream);
     if let Ok(handoff::Plan::Respond(head) | handoff::Plan::Relay(head, _)) = &mut plan {
         let request = (&down.req_header().headers, previous_hop, scheme(&down));
-        if answer.place.keep(front, &upstream, answer.server, request, head).is_err() {
-            tracing::error!("upstream {}: the sticky cookie cannot be written", upstream.name);
-        }
+        answer.place.keep(front, &upstream, answer.server, request, head);
     }
     if asked_upgrade {
         // What follows an upgrade may be of the protocol that was refused, and is no request.

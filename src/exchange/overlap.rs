@@ -12,7 +12,8 @@ use bytes::Bytes;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use tokio::time::{Instant, sleep_until};
 
-use super::bodies::{pass_to_server, write};
+use super::bodies::pass_to_server;
+use super::down::Framing;
 use super::{Answer, wire};
 use crate::observe::Record;
 use crate::relay::chunked::Malformed;
@@ -29,8 +30,7 @@ pub(super) enum First {
     Stream,
 }
 
-/// Passes the request and the stream on until one of them has ended. The head has been written, and
-/// the session frames what is written behind it.
+/// Passes the request and the stream on until one of them has ended. The head has been written.
 pub(super) async fn overlap(
     down: &mut ServerSession,
     answer: &mut Answer,
@@ -46,8 +46,12 @@ pub(super) async fn overlap(
     let interval = limits.keepalive.map(|ticks| Tick::LENGTH * ticks);
     let mut is_refused = false;
     let (mut sent_at, mut active_at) = (Instant::now(), Instant::now());
-    let framing = events.frame(ClientFraming::UntilClose); // Here the session does that.
-    write(down, &events.begin(upstream.sse.retry), record).await?;
+    let framing = events.frame(ClientFraming::UntilClose); // Here it is done by piece.
+    let written = match framing {
+        ClientFraming::Chunked => Framing::Chunked,
+        ClientFraming::UntilClose => Framing::Plain,
+    };
+    written.write(&client, &events.begin(upstream.sse.retry), record);
     loop {
         client.start_sending().map_err(|_| EndReason::ClientError)?;
         let (patience, silence) = match client.has_unsent() {
@@ -76,13 +80,16 @@ pub(super) async fn overlap(
                 if !passed.is_empty() {
                     sent_at = Instant::now();
                 }
-                write(down, &passed, record).await?;
+                written.write(&client, &passed, record);
                 if events.is_done() {
+                    written.finish(&client);
                     return Ok(First::Stream);
                 }
             }
             Event::FromServer(Ok(false)) => {
-                return events.closed().map(|_| First::Stream).map_err(|Malformed| EndReason::ServerError);
+                events.closed().map_err(|Malformed| EndReason::ServerError)?;
+                written.finish(&client);
+                return Ok(First::Stream);
             }
             Event::FromServer(Err(_)) => return Err(EndReason::ServerError),
             Event::FromClient(piece) => {
@@ -98,7 +105,7 @@ pub(super) async fn overlap(
                 sent_at = Instant::now();
                 if let Some(comment) = events.comment(&upstream.sse.comment) {
                     upstream.metrics.keepalives.inc();
-                    write(down, &comment, record).await?;
+                    written.write(&client, &comment, record);
                 }
             }
         }

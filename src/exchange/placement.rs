@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderMap, Method, StatusCode};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 
 use super::Front;
 use super::dismissal::{Departure, departure};
@@ -19,8 +18,9 @@ use crate::affinity::{self, Asker, Finding, sticky};
 use crate::config::{AffinitySource, Learn};
 use crate::relay::strays::Origin;
 use crate::session_store::SessionStore;
+use crate::upstream::Upstream;
 use crate::upstream::request::{self, Changes};
-use crate::upstream::{Upstream, headers};
+use crate::upstream::response::{Head, Name};
 
 /// Where a request belongs.
 #[derive(Debug)]
@@ -127,18 +127,18 @@ impl Placement {
     }
 
     /// Whether the body of this response has to be read before it is passed on, and how much of it.
-    pub(super) fn reads(&self, response: &ResponseHeader) -> Option<usize> {
-        let fields = &response.headers;
+    pub(super) fn reads(&self, response: &Head) -> Option<usize> {
         // The body of an event stream is the relay's to read, and holds no id.
-        if fields.contains_key(CONTENT_ENCODING) || headers::is_event_stream(response) {
+        if response.has(Name::ContentEncoding) || response.is_event_stream() {
             return None;
         }
         match self.reads? {
             Reads::Opening => (response.status == StatusCode::OK).then_some(engine_io::OPENING_MAX),
             Reads::Json => {
-                let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-                let fits = length.is_none_or(|length: usize| length <= learned::BODY_MAX);
-                (response.status.is_success() && is_json(fields) && fits).then_some(learned::BODY_MAX)
+                let length = response.length().ok().flatten();
+                let fits = length.is_none_or(|length| length <= learned::BODY_MAX as u64);
+                let is_json = response.get(Name::ContentType).is_some_and(is_json);
+                (response.status.is_success() && is_json && fits).then_some(learned::BODY_MAX)
             }
         }
     }
@@ -157,7 +157,7 @@ impl Placement {
         store: &SessionStore,
         upstream: &Upstream,
         server: usize,
-        response: &ResponseHeader,
+        response: &Head,
         body: &[u8],
     ) {
         if response.status.is_client_error() || response.status.is_server_error() {
@@ -168,8 +168,8 @@ impl Placement {
                 AffinitySource::EngineIo if self.reads == Some(Reads::Opening) => {
                     engine_io::opening(body).map(|id| Place::EngineIo.session(id.as_bytes()))
                 }
-                AffinitySource::Session(session) => learned::issued(session, &response.headers, body),
-                AffinitySource::Cookie(name) => learned::issued_cookie(name, &response.headers),
+                AffinitySource::Session(session) => learned::issued(session, &response.map(), body),
+                AffinitySource::Cookie(name) => learned::issued_cookie(name, &response.map()),
                 _ => None,
             };
             let is_known = issued == self.learned && self.holder == Some(server);
@@ -187,21 +187,20 @@ impl Placement {
         upstream: &Upstream,
         server: usize,
         request: (&HeaderMap, IpAddr, &str),
-        head: &mut ResponseHeader,
-    ) -> pingora::Result<()> {
-        let Some(cookie) = upstream.sticky_cookie() else { return Ok(()) };
+        head: &mut Head,
+    ) {
+        let Some(cookie) = upstream.sticky_cookie() else { return };
         let (headers, previous_hop, scheme) = request;
         let named = sticky::server(headers, cookie, &front.secret).and_then(|tag| upstream.tagged(tag));
         let is_right = named == Some(server) || self.source != affinity::STICKY_COOKIE;
         if named.is_some() && is_right {
-            return Ok(());
+            return;
         }
         let told = || headers.get("x-forwarded-proto").filter(|_| front.trusted.contains(previous_hop));
         let is_secure =
             scheme == "https" || told().is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
         let field = sticky::issue(cookie, &front.secret, upstream.tag(server), fastrand::u32(..), is_secure);
-        head.append_header(SET_COOKIE, field)?;
-        Ok(())
+        head.add_cookie(&field);
     }
 }
 
@@ -307,8 +306,8 @@ fn reads(upstream: &Upstream, head: &RequestHeader, session: &Session, is_learne
 }
 
 /// `application/json`, or any kind of it (RFC 6839, section 3.1).
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+fn is_json(kind: &[u8]) -> bool {
+    let kind = std::str::from_utf8(kind).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     kind == "application/json" || kind.ends_with("+json")
 }

@@ -4,18 +4,18 @@
 //! flushes it beside its reading. Reading takes what has come, and is sound to be cancelled: a head
 //! or a piece is taken from the wire when it is there.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::TRANSFER_ENCODING;
 use http::{Method, StatusCode};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 
-use super::response::{self, Body, Malformed};
+use super::down::write_chunk;
+use super::response::Body;
 use crate::socket::{Socket, Wire};
-use crate::upstream::headers;
+use crate::upstream::response::{Head, Malformed, Name};
 
 /// One request to a server, and its response.
 #[derive(Debug)]
@@ -25,7 +25,9 @@ pub(super) struct Up {
     /// The body of the request goes out in chunks.
     sends_chunks: bool,
     /// The last head that has come.
-    head: Option<Box<ResponseHeader>>,
+    head: Option<Head>,
+    /// Bytes that hold no end of the next one.
+    seen: usize,
     /// What is to come of the body behind it.
     body: Body,
     /// Bytes that all heads of the response may still have.
@@ -61,6 +63,7 @@ impl Up {
             method: asked.method.clone(),
             sends_chunks: asked.headers.contains_key(TRANSFER_ENCODING),
             head: None,
+            seen: 0,
             body: Body::UntilClose,
             head_left: HEAD_MAX,
             stays_open: false,
@@ -84,12 +87,7 @@ impl Up {
             return self.wire().collect(piece);
         }
         if !piece.is_empty() {
-            let mut size = String::with_capacity(8);
-            // Writing to a String cannot fail.
-            let _ = write!(size, "{:X}\r\n", piece.len());
-            self.wire().collect(size.as_bytes());
-            self.wire().collect(piece);
-            self.wire().collect(b"\r\n");
+            write_chunk(self.wire(), piece);
         }
     }
 
@@ -102,33 +100,35 @@ impl Up {
 
     /// Reads the next head of the response.
     pub(super) async fn read_head(&mut self) -> Result<(), NoHead> {
-        let mut seen = 0;
-        loop {
-            let length = self.wire().peek(<[u8]>::len);
-            let parsed = self.wire().peek(|bytes| response::head(bytes, seen));
-            if let Some((head, length)) = parsed.map_err(|Malformed| NoHead::Broken)? {
-                self.head_left = self.head_left.checked_sub(length).ok_or(NoHead::Broken)?;
-                self.wire().skip(length);
-                self.body = Body::of(&head, &self.method);
-                self.stays_open = head.status != StatusCode::SWITCHING_PROTOCOLS && headers::stays_open(&head);
-                self.keep_alive = keep_alive(&head);
-                self.head = Some(head);
-                return Ok(());
-            }
-            if length > self.head_left {
-                return Err(NoHead::Broken);
-            }
-            seen = length;
+        while !self.take_next_head()? {
             if !matches!(self.wire().read_more().await, Ok(true)) {
-                let is_silent = length == 0 && self.head.is_none();
+                let is_silent = self.seen == 0 && self.head.is_none();
                 return Err(if is_silent { NoHead::Closed } else { NoHead::Broken });
             }
         }
+        Ok(())
+    }
+
+    /// Reads the next head of the response if all of it has come; `false` when not.
+    pub(super) fn take_next_head(&mut self) -> Result<bool, NoHead> {
+        let (come, read) = self.wire().peek(|bytes| (bytes.len(), Head::read(bytes, self.seen)));
+        let Some((head, length)) = read.map_err(|Malformed| NoHead::Broken)? else {
+            self.seen = come;
+            return if come > self.head_left { Err(NoHead::Broken) } else { Ok(false) };
+        };
+        self.seen = 0;
+        self.head_left = self.head_left.checked_sub(length).ok_or(NoHead::Broken)?;
+        self.wire().skip(length);
+        self.body = Body::of(&head, &self.method);
+        self.stays_open = head.status != StatusCode::SWITCHING_PROTOCOLS && head.stays_open();
+        self.keep_alive = keep_alive(&head);
+        self.head = Some(head);
+        Ok(true)
     }
 
     /// The last head that has come.
-    pub(super) fn head(&self) -> Option<&ResponseHeader> {
-        self.head.as_deref()
+    pub(super) fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
     }
 
     /// Its status; 0 before it has come.
@@ -138,8 +138,7 @@ impl Up {
 
     /// Whether the final head has come.
     pub(super) fn is_final(&self) -> bool {
-        let is_final =
-            |head: &ResponseHeader| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let is_final = |head: &Head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS;
         self.head().is_some_and(is_final)
     }
 
@@ -151,8 +150,9 @@ impl Up {
     /// The next piece of the body; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         loop {
-            if self.body.is_done() {
-                return Ok(None);
+            let piece = self.take_next()?;
+            if piece.is_some() || self.body.is_done() {
+                return Ok(piece);
             }
             match self.wire().read_ahead().await {
                 Ok(true) => {}
@@ -162,15 +162,20 @@ impl Up {
                 }
                 Ok(false) | Err(_) => return Err(Broken),
             }
-            let mut piece = self.wire().take_unread();
-            let behind = self.body.take(&mut piece).map_err(|Malformed| Broken)?;
-            if !behind.is_empty() {
-                self.wire().put_back(&behind); // Nobody has asked for that.
-            }
-            if !piece.is_empty() {
-                return Ok(Some(piece.into()));
-            }
         }
+    }
+
+    /// What has come of the body already.
+    pub(super) fn take_next(&mut self) -> Result<Option<Bytes>, Broken> {
+        if self.body.is_done() {
+            return Ok(None); // What is there is not of it.
+        }
+        let mut piece = self.wire().take_unread();
+        let behind = self.body.take(&mut piece).map_err(|Malformed| Broken)?;
+        if !behind.is_empty() {
+            self.wire().put_back(&behind); // Nobody has asked for that.
+        }
+        Ok((!piece.is_empty()).then(|| piece.into()))
     }
 
     /// Whether the body comes in chunks.
@@ -179,7 +184,7 @@ impl Up {
     }
 
     /// The last head that has come, for the client.
-    pub(super) fn take_head(&mut self) -> Option<Box<ResponseHeader>> {
+    pub(super) fn take_head(&mut self) -> Option<Head> {
         self.head.take()
     }
 
@@ -193,8 +198,8 @@ impl Up {
 
 /// `Keep-Alive: timeout=5`: how long a server leaves the connection open, as Node's servers say and
 /// mean.
-fn keep_alive(head: &ResponseHeader) -> Option<Duration> {
-    let field = head.headers.get("keep-alive")?.to_str().ok()?;
+fn keep_alive(head: &Head) -> Option<Duration> {
+    let field = std::str::from_utf8(head.get(Name::KeepAlive)?).ok()?;
     let seconds = field.split(',').find_map(|parameter| parameter.trim().strip_prefix("timeout="))?;
     seconds.trim().parse().ok().map(Duration::from_secs)
 }

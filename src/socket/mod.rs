@@ -31,6 +31,7 @@ use pingora::protocols::{
     UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
 
 pub use encrypted::{Agreed, Encrypted, HandshakeError};
 use head_gate::HeadGate;
@@ -194,7 +195,11 @@ impl Wire {
     /// Drops the first `length` bytes of those that were read ahead.
     pub fn skip(&self, length: usize) {
         let mut waiting = self.waiting();
-        waiting.unread = waiting.unread.split_off(length);
+        if length == waiting.unread.len() {
+            waiting.unread = Vec::new();
+        } else {
+            waiting.unread.drain(..length);
+        }
     }
 
     /// The same: the header that says `ends`.
@@ -262,6 +267,18 @@ impl Wire {
     /// When the connection has failed.
     pub async fn flush(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    /// The same; `false` when the peer has not taken it `within` that time.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub async fn flush_within(&self, within: Duration) -> io::Result<bool> {
+        self.start_sending()?;
+        if !self.has_unsent() {
+            return Ok(true); // As a rule, and then no clock is needed.
+        }
+        timeout(within, self.flush()).await.map_or(Ok(false), |flushed| flushed.map(|()| true))
     }
 
     /// Sends what waits as far as the peer takes it now.

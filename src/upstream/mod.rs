@@ -12,6 +12,7 @@ pub mod leaving;
 pub mod pace;
 mod pool;
 pub mod request;
+pub mod response;
 mod servers;
 
 use std::iter;

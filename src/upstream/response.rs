@@ -1,0 +1,657 @@
+//! A response's head, as its server sent it and as the client gets it: hop-by-hop fields end here
+//! (RFC 9110, section 7.6.1), an upgrade is the one thing of theirs that is passed on, and only then.
+//! Pure.
+//!
+//! It stays the text that the server has sent, in its order and its spelling. Fields are noted as
+//! parts of that text, those that are added stand behind it, and it is written in one go: no map is
+//! made only to be looked up a few times.
+//!
+//! What could be read in two ways is [`Malformed`]: two lengths that differ, or a coding that is not
+//! `chunked`. What is merely old is not.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use httparse::{ParserConfig, Status};
+
+use super::headers::{contains_token, is_event_stream_type, may_be_dropped};
+
+/// It is no response, or nobody can tell where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed response")]
+pub struct Malformed;
+
+impl From<crate::relay::chunked::Malformed> for Malformed {
+    fn from(_: crate::relay::chunked::Malformed) -> Self {
+        Self
+    }
+}
+
+/// The head of a response.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Its status.
+    pub status: StatusCode,
+    /// What its sender speaks.
+    pub version: Version,
+    text: Vec<u8>,
+    reason: Part,
+    fields: Vec<Field>,
+    /// The names that at least one of the fields has, a bit each.
+    names: u16,
+}
+
+/// Where a part of the text begins and ends. Heads are far shorter than 4 GiB.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    begin: u32,
+    end: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    name: Part,
+    value: Part,
+    known: Option<Name>,
+}
+
+/// A field that means something here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// `Cache-Control`
+    CacheControl,
+    /// `Connection`
+    Connection,
+    /// `Content-Encoding`
+    ContentEncoding,
+    /// `Content-Length`
+    ContentLength,
+    /// `Content-Type`
+    ContentType,
+    /// `Date`
+    Date,
+    /// `Keep-Alive`
+    KeepAlive,
+    /// `Proxy-Connection`
+    ProxyConnection,
+    /// `Trailer`
+    Trailer,
+    /// `Transfer-Encoding`
+    TransferEncoding,
+    /// `Upgrade`
+    Upgrade,
+    /// `X-Accel-Buffering`
+    XAccelBuffering,
+}
+
+impl Name {
+    fn text(self) -> &'static str {
+        match self {
+            Self::CacheControl => "Cache-Control",
+            Self::Connection => "Connection",
+            Self::ContentEncoding => "Content-Encoding",
+            Self::ContentLength => "Content-Length",
+            Self::ContentType => "Content-Type",
+            Self::Date => "Date",
+            Self::KeepAlive => "Keep-Alive",
+            Self::ProxyConnection => "Proxy-Connection",
+            Self::Trailer => "Trailer",
+            Self::TransferEncoding => "Transfer-Encoding",
+            Self::Upgrade => "Upgrade",
+            Self::XAccelBuffering => "X-Accel-Buffering",
+        }
+    }
+
+    /// The one that is spelled `name`. Few have the same length.
+    fn of(name: &[u8]) -> Option<Self> {
+        let candidates: &[Self] = match name.len() {
+            4 => &[Self::Date],
+            7 => &[Self::Upgrade, Self::Trailer],
+            10 => &[Self::Connection, Self::KeepAlive],
+            12 => &[Self::ContentType],
+            13 => &[Self::CacheControl],
+            14 => &[Self::ContentLength],
+            16 => &[Self::ContentEncoding, Self::ProxyConnection],
+            17 => &[Self::TransferEncoding, Self::XAccelBuffering],
+            _ => &[],
+        };
+        candidates.iter().copied().find(|known| known.text().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+/// Most fields of a head.
+const FIELDS_MAX: usize = 256;
+
+/// Longest name of a field: what the map takes that some heads become.
+const NAME_MAX: usize = (1 << 15) - 1;
+
+/// Bytes and fields that are added on the way, as a rule.
+const USUAL_MORE: (usize, usize) = (128, 4);
+
+impl Head {
+    /// A head of our own, without fields.
+    pub fn new(status: StatusCode) -> Self {
+        let text = status.canonical_reason().unwrap_or_default().as_bytes().to_vec();
+        let reason = Part::of(0..text.len());
+        Self { status, version: Version::HTTP_11, text, reason, fields: Vec::new(), names: 0 }
+    }
+
+    /// The head that `bytes` begin with, and its length; `None` while it is not whole. Nothing is
+    /// looked for in the first `seen` bytes, which held no end of a head before.
+    ///
+    /// # Errors
+    /// [`Malformed`] when there can be no such head.
+    pub fn read(bytes: &[u8], seen: usize) -> Result<Option<(Self, usize)>, Malformed> {
+        let Some(end) = end_of_head(bytes, seen.saturating_sub(END.len())) else { return Ok(None) };
+        let mut text = Vec::with_capacity(end + USUAL_MORE.0);
+        text.extend_from_slice(&bytes[..end]);
+        let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let mut config = ParserConfig::default();
+        config.allow_spaces_after_header_name_in_responses(true);
+        let length = match config.parse_response_with_uninit_headers(&mut parsed, &text, &mut room) {
+            Ok(Status::Complete(length)) => length,
+            Ok(Status::Partial) | Err(_) => return Err(Malformed),
+        };
+        let part = |piece: &[u8]| Part::of(offset(&text, piece));
+        let mut names = 0;
+        let mut fields = Vec::with_capacity(parsed.headers.len() + USUAL_MORE.1);
+        for field in parsed.headers.iter() {
+            if field.name.len() > NAME_MAX {
+                return Err(Malformed);
+            }
+            let known = Name::of(field.name.as_bytes());
+            names |= known.map_or(0, Name::bit);
+            fields.push(Field { name: part(field.name.as_bytes()), value: part(field.value), known });
+        }
+        let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
+        let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+        let reason = parsed.reason.filter(|reason| !reason.is_empty());
+        let reason = reason.map_or(Part::default(), |reason| part(reason.as_bytes()));
+        let mut head = Self { status, version, text, reason, fields, names };
+        head.reconcile()?;
+        Ok(Some((head, length)))
+    }
+
+    /// Leaves one framing: none where there is no body, the coding if there is one, or else one length.
+    ///
+    /// A server that announces more than one, or a body where there can be none, may mean the next bytes
+    /// otherwise than we do: its connection is not used again (RFC 9112, section 6.3).
+    fn reconcile(&mut self) -> Result<(), Malformed> {
+        let (is_coded, has_length) = (self.has(Name::TransferEncoding), self.has(Name::ContentLength));
+        if !is_coded && !has_length {
+            return Ok(());
+        }
+        let has_none = self.status.is_informational() || self.status == StatusCode::NO_CONTENT;
+        let is_old = self.version < Version::HTTP_11;
+        let is_long = has_length && self.length() != Ok(Some(0));
+        if is_coded && (has_length || is_old || has_none) || is_long && has_none {
+            self.add(Name::Connection, "close");
+        }
+        if has_none {
+            self.remove(Name::ContentLength);
+            self.remove(Name::TransferEncoding);
+            return Ok(()); // RFC 9110, section 8.6, and RFC 9112, section 6.1.
+        }
+        if is_coded {
+            self.remove(Name::ContentLength);
+            let mut codings = self.all(Name::TransferEncoding);
+            let is_chunked = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+            return if is_chunked && codings.next().is_none() { Ok(()) } else { Err(Malformed) };
+        }
+        if let Some(length) = self.length()? {
+            let text = length.to_string();
+            let is_plain = self.all(Name::ContentLength).eq([text.as_bytes()]);
+            if !is_plain {
+                self.set(Name::ContentLength, &text);
+            }
+        }
+        Ok(())
+    }
+
+    /// The length that is announced, once or as often as somebody likes.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is none, or not the same one each time.
+    pub fn length(&self) -> Result<Option<u64>, Malformed> {
+        let mut lengths = self.all(Name::ContentLength).flat_map(|field| field.split(|byte| *byte == b','));
+        let Some(first) = lengths.next().map(<[u8]>::trim_ascii) else { return Ok(None) };
+        let is_same = first.iter().all(u8::is_ascii_digit) && lengths.all(|other| other.trim_ascii() == first);
+        let text = std::str::from_utf8(first).ok().filter(|_| is_same);
+        text.and_then(|text| text.parse().ok()).ok_or(Malformed).map(Some)
+    }
+
+    /// Whether there is such a field.
+    pub fn has(&self, name: Name) -> bool {
+        self.names & name.bit() != 0
+    }
+
+    /// The values of all such fields.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        let fields = if self.has(name) { &self.fields[..] } else { &[] };
+        fields.iter().filter(move |field| field.known == Some(name)).map(|field| self.part(field.value))
+    }
+
+    /// The value of the first such field.
+    pub fn get(&self, name: Name) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// All fields, as they are spelled.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| (self.part(field.name), self.part(field.value)))
+    }
+
+    /// All fields as a map, for whoever looks up what is not a [`Name`].
+    pub fn map(&self) -> HeaderMap {
+        let field = |(name, value)| Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?));
+        self.fields().filter_map(field).collect()
+    }
+
+    /// Whether the field `Connection` names `token`.
+    pub fn connection_names(&self, token: &str) -> bool {
+        self.all(Name::Connection).any(|field| contains_token(field, token.as_bytes()))
+    }
+
+    /// Whether its sender leaves its connection open behind it (RFC 9112, section 9.3).
+    pub fn stays_open(&self) -> bool {
+        match self.version {
+            Version::HTTP_11 => !self.connection_names("close"),
+            Version::HTTP_10 => self.connection_names("keep-alive") && !self.connection_names("close"),
+            _ => false,
+        }
+    }
+
+    /// Whether it agrees to the upgrade to `asked`: the same protocol, if it names any.
+    pub fn agrees_to(&self, asked: &HeaderValue) -> bool {
+        self.get(Name::Upgrade).is_none_or(|got| {
+            let mut protocols = asked.as_bytes().split(|byte| *byte == b',');
+            protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(got.trim_ascii()))
+        })
+    }
+
+    /// Whether a stream of events is behind it, which may be looked into: one that is whole or coded
+    /// passes as it is.
+    pub fn is_event_stream(&self) -> bool {
+        self.status.is_success() && self.get(Name::ContentType).is_some_and(is_event_stream_type)
+    }
+
+    /// Turns it into the one that the client gets. `upgrade` is what was asked for and agreed to.
+    ///
+    /// `Transfer-Encoding` stays: it says how the body is framed and is seen to by whoever writes it.
+    pub fn pass_on(&mut self, upgrade: Option<&HeaderValue>) {
+        let protocol = upgrade.map(|asked| self.get(Name::Upgrade).unwrap_or(asked.as_bytes()).to_vec());
+        self.drop_named();
+        for name in [Name::Connection, Name::KeepAlive, Name::ProxyConnection, Name::Trailer, Name::Upgrade] {
+            self.remove(name);
+        }
+        if let Some(protocol) = protocol {
+            self.add(Name::Connection, "Upgrade");
+            self.push(Name::Upgrade.text().as_bytes(), &protocol, Some(Name::Upgrade));
+        }
+    }
+
+    /// Drops the fields that `Connection` names and that may go.
+    fn drop_named(&mut self) {
+        let is_usual = |field: &[u8]| field.eq_ignore_ascii_case(b"keep-alive") || field.eq_ignore_ascii_case(b"close");
+        if self.all(Name::Connection).all(is_usual) {
+            return;
+        }
+        let named: Vec<Vec<u8>> = self
+            .all(Name::Connection)
+            .flat_map(|field| field.split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|name| may_be_dropped(name))
+            .map(<[u8]>::to_vec)
+            .collect();
+        let Self { text, fields, .. } = self;
+        fields.retain(|field| !named.iter().any(|name| name.eq_ignore_ascii_case(&text[field.name.range()])));
+        self.names = self.fields.iter().filter_map(|field| field.known).fold(0, |names, known| names | known.bit());
+    }
+
+    /// Chooses the framing of a body for a client that speaks `client`: what the server's length says,
+    /// or chunks for clients that know them, or the end of the connection.
+    pub fn frame_for(&mut self, client: Version) {
+        let has_no_body =
+            self.status.is_informational() || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if has_no_body || client < Version::HTTP_11 {
+            self.remove(Name::TransferEncoding);
+        } else if !self.has(Name::ContentLength) && self.get(Name::TransferEncoding) != Some(b"chunked") {
+            self.set(Name::TransferEncoding, "chunked");
+        }
+    }
+
+    /// Asks every hop between here and the client not to hold events back: nginx and its kin by
+    /// `X-Accel-Buffering`, CDNs that compress by `no-transform`.
+    pub fn promise_events(&mut self) {
+        self.set(Name::XAccelBuffering, "no");
+        if !self.all(Name::CacheControl).any(|field| contains_token(field, b"no-transform")) {
+            self.add(Name::CacheControl, "no-transform");
+        }
+    }
+
+    /// Has `value` in the place of all such fields.
+    pub fn set(&mut self, name: Name, value: &str) {
+        self.remove(name);
+        self.add(name, value);
+    }
+
+    /// One more such field.
+    pub fn add(&mut self, name: Name, value: &str) {
+        self.push(name.text().as_bytes(), value.as_bytes(), Some(name));
+    }
+
+    /// One more `Set-Cookie`.
+    pub fn add_cookie(&mut self, value: &str) {
+        self.push(b"Set-Cookie", value.as_bytes(), None);
+    }
+
+    /// Drops all such fields.
+    pub fn remove(&mut self, name: Name) {
+        if self.has(name) {
+            self.fields.retain(|field| field.known != Some(name));
+            self.names &= !name.bit();
+        }
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8], known: Option<Name>) {
+        let begin = self.text.len();
+        for part in [name, b": ", value, b"\r\n"] {
+            self.text.extend_from_slice(part);
+        }
+        let colon = begin + name.len();
+        let (name, value) = (Part::of(begin..colon), Part::of(colon + 2..colon + 2 + value.len()));
+        self.names |= known.map_or(0, Name::bit);
+        self.fields.push(Field { name, value, known });
+    }
+
+    /// Writes it behind what stands in `to`, but for the empty line that ends it.
+    pub fn write(&self, to: &mut Vec<u8>) {
+        to.reserve(self.text.len() + USUAL_MORE.0);
+        for part in [b"HTTP/1.1 ", self.status.as_str().as_bytes(), b" ", self.part(self.reason), b"\r\n"] {
+            to.extend_from_slice(part);
+        }
+        // Lines that stand one behind the other as they are to be written are copied together.
+        let mut lines = 0..0;
+        for field in &self.fields {
+            let (name, value) = (field.name.range(), field.value.range());
+            let is_plain = self.text[name.end..].starts_with(b": ")
+                && value.start == name.end + 2
+                && self.text[value.end..].starts_with(b"\r\n");
+            if is_plain && name.start == lines.end {
+                lines.end = value.end + 2;
+                continue;
+            }
+            to.extend_from_slice(&self.text[lines.clone()]);
+            lines = 0..0;
+            if is_plain {
+                lines = name.start..value.end + 2;
+            } else {
+                for part in [&self.text[name], b": ", &self.text[value], b"\r\n"] {
+                    to.extend_from_slice(part);
+                }
+            }
+        }
+        to.extend_from_slice(&self.text[lines]);
+    }
+
+    fn part(&self, part: Part) -> &[u8] {
+        &self.text[part.range()]
+    }
+}
+
+impl Part {
+    fn of(range: Range<usize>) -> Self {
+        let at = |at| u32::try_from(at).expect("a head is bounded");
+        Self { begin: at(range.start), end: at(range.end) }
+    }
+
+    fn range(self) -> Range<usize> {
+        self.begin as usize..self.end as usize
+    }
+}
+
+/// Where `piece` is in `text`, of which it is a part.
+fn offset(text: &[u8], piece: &[u8]) -> Range<usize> {
+    if piece.is_empty() {
+        return 0..0; // Which may be from anywhere.
+    }
+    let begin = piece.as_ptr().addr() - text.as_ptr().addr();
+    begin..begin + piece.len()
+}
+
+/// How heads end, whichever way their lines do.
+const END: &[u8] = b"\n\r\n";
+
+/// Where the first empty line at or behind `from` ends, but for those before the head.
+fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+    let from = from.max(bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?);
+    memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1).find_map(|next| match bytes[next..] {
+        [b'\n', ..] => Some(next + 1),
+        [b'\r', b'\n', ..] => Some(next + 2),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(bytes: &str) -> Head {
+        Head::read(bytes.as_bytes(), 0).expect("a response").expect("it is whole").0
+    }
+
+    fn written(head: &Head) -> String {
+        let mut text = Vec::new();
+        head.write(&mut text);
+        String::from_utf8(text).expect("tests are text")
+    }
+
+    #[test]
+    fn a_head_is_read_when_it_is_whole() {
+        #[track_caller]
+        fn check(bytes: &str, status: u16, reason: &str, version: Version, fields: &[(&str, &str)]) {
+            let whole = format!("{bytes}body");
+            for end in 0..bytes.len() {
+                for seen in [0, end / 2, end] {
+                    let earlier = Head::read(&whole.as_bytes()[..end], seen.min(end)).expect("a response so far");
+                    assert!(earlier.is_none(), "{bytes:?} after {end} bytes");
+                }
+            }
+            let (head, length) = Head::read(whole.as_bytes(), 0).expect("a response").expect("it is whole");
+            assert_eq!((length, head.status.as_u16(), head.version), (bytes.len(), status, version));
+            let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            assert_eq!(written(&head), format!("HTTP/1.1 {status} {reason}\r\n{lines}"), "{bytes:?}");
+        }
+
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        check("HTTP/1.1 200 OK\r\n\r\n", 200, "OK", new, &[]);
+        check("HTTP/1.0 200 Fine\r\n\r\n", 200, "Fine", old, &[]);
+        check("HTTP/1.1 299\r\n\r\n", 299, "", new, &[]);
+        check("HTTP/1.1 200 OK\nX-a: b\n\n", 200, "OK", new, &[("X-a", "b")]);
+        for before in ["\r\n", "\n\n", "\r\n\r\n", "\n\r\n\r\n\n"] {
+            check(&format!("{before}HTTP/1.1 200 OK\r\n\r\n"), 200, "OK", new, &[]);
+        }
+        let fields = [("content-LENGTH", "4"), ("X", "1"), ("x", "2")];
+        check("HTTP/1.1 200 OK\r\ncontent-LENGTH:4\r\nX: 1\r\nx : 2 \r\n\r\n", 200, "OK", new, &fields);
+        let fields = [("A", "1"), ("B", ""), ("C", "2"), ("D", ""), ("E", "3"), ("F", "4")];
+        check("HTTP/1.1 200 OK\r\nA: 1\r\nB:\r\nC: 2\r\nD: \r\nE: 3\t\r\nF: 4\n\r\n", 200, "OK", new, &fields);
+    }
+
+    #[test]
+    fn what_is_no_response_is_malformed() {
+        for bytes in [
+            "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+            "HTTP/1.1 abc\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon here\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\x7Fb\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            &format!("HTTP/1.1 200 OK\r\n{}: 1\r\n\r\n", "x".repeat(NAME_MAX + 1)),
+        ] {
+            assert_eq!(Head::read(bytes.as_bytes(), 0).map(|_| ()), Err(Malformed), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_known_however_it_is_spelled() {
+        for name in [
+            Name::CacheControl,
+            Name::Connection,
+            Name::ContentEncoding,
+            Name::ContentLength,
+            Name::ContentType,
+            Name::Date,
+            Name::KeepAlive,
+            Name::ProxyConnection,
+            Name::Trailer,
+            Name::TransferEncoding,
+            Name::Upgrade,
+            Name::XAccelBuffering,
+        ] {
+            for spelled in [name.text().to_owned(), name.text().to_lowercase(), name.text().to_uppercase()] {
+                assert_eq!(Name::of(spelled.as_bytes()), Some(name));
+            }
+        }
+        assert_eq!(["Dates", "Data", "", "Connectiom"].map(|name| Name::of(name.as_bytes())), [None; 4]);
+    }
+
+    #[test]
+    fn fields_are_changed_where_they_stand_and_added_behind() {
+        #[track_caller]
+        fn check(change: impl Fn(&mut Head), expected: &str) {
+            let mut head = parsed("HTTP/1.1 200 OK\r\nA: 1\r\ndate: then\r\nB : 2\r\nDate: now\r\nC: 3\r\n\r\n");
+            change(&mut head);
+            assert_eq!(written(&head), format!("HTTP/1.1 200 OK\r\n{}", expected.replace('|', "\r\n")));
+        }
+
+        check(|_| {}, "A: 1|date: then|B: 2|Date: now|C: 3|");
+        check(|head| head.remove(Name::Date), "A: 1|B: 2|C: 3|");
+        check(|head| head.set(Name::Date, "later"), "A: 1|B: 2|C: 3|Date: later|");
+        check(|head| head.add(Name::Date, ""), "A: 1|date: then|B: 2|Date: now|C: 3|Date: |");
+        check(|head| head.add_cookie("a=b"), "A: 1|date: then|B: 2|Date: now|C: 3|Set-Cookie: a=b|");
+        let mut head = Head::new(StatusCode::NO_CONTENT);
+        assert!(!head.has(Name::Date));
+        head.add(Name::Date, "now");
+        assert_eq!(
+            (head.get(Name::Date), written(&head).lines().next()),
+            (Some(&b"now"[..]), Some("HTTP/1.1 204 No Content"))
+        );
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        #[track_caller]
+        fn check(fields: &str, upgrade: Option<&str>, expected: &str) {
+            let mut head = parsed(&format!("HTTP/1.0 200 OK\r\n{}\r\n", fields.replace('|', "\r\n")));
+            let upgrade = upgrade.map(|asked| asked.parse().expect("a valid field"));
+            head.pass_on(upgrade.as_ref());
+            assert_eq!(written(&head), format!("HTTP/1.1 200 OK\r\n{}", expected.replace('|', "\r\n")), "{fields}");
+            assert!(!head.has(Name::KeepAlive) && head.has(Name::Connection) == upgrade.is_some());
+        }
+
+        check("A: 1|Connection: keep-alive|Keep-Alive: timeout=5|B: 2|", None, "A: 1|B: 2|");
+        check("Proxy-Connection: x|Trailer: X|Upgrade: h2c|A: 1|", None, "A: 1|");
+        check("Connection: close, x-private|X-Private: 1|A: 1|Date: 2|", None, "A: 1|Date: 2|");
+        check("Connection: date|Connection: Keep-Alive , a|Date: 1|A: 1|B: 2|", None, "B: 2|");
+        // What frames and types cannot be named away.
+        check("Connection: content-length, Content-Type|Content-Length: 1|", None, "Content-Length: 1|");
+        let upgraded = "Connection: Upgrade|Upgrade: websocket|";
+        check("Connection: upgrade|Upgrade: websocket|", Some("WebSocket"), upgraded);
+        check("Connection: upgrade|", Some("websocket"), upgraded);
+    }
+
+    #[test]
+    fn a_server_that_frames_oddly_is_not_asked_again() {
+        #[track_caller]
+        fn check(start: &str, fields: &str, expected: bool) {
+            assert_eq!(parsed(&format!("{start}\r\n{fields}\r\n")).stays_open(), expected, "{start} {fields:?}");
+        }
+
+        let ok = "HTTP/1.1 200 OK";
+        check(ok, "Content-Length: 5\r\n", true);
+        check(ok, "Transfer-Encoding: chunked\r\n", true);
+        check(ok, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", false);
+        check("HTTP/1.0 200 OK", "Connection: keep-alive\r\nContent-Length: 5\r\n", true);
+        check("HTTP/1.0 200 OK", "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n", false);
+        check("HTTP/1.1 204 X", "", true);
+        check("HTTP/1.1 204 X", "Content-Length: 0\r\n", true);
+        check("HTTP/1.1 204 X", "Content-Length: 5\r\n", false);
+        check("HTTP/1.1 204 X", "Transfer-Encoding: chunked\r\n", false);
+        check("HTTP/1.1 304 X", "Content-Length: 5\r\n", true);
+        for status in [103, 204] {
+            let fields = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+            let head = parsed(&format!("HTTP/1.1 {status} X\r\n{fields}\r\n"));
+            assert!(!head.has(Name::ContentLength) && !head.has(Name::TransferEncoding));
+        }
+    }
+
+    #[test]
+    fn a_body_is_framed_as_its_client_knows() {
+        #[track_caller]
+        fn check(start: &str, client: Version, expected: &str) {
+            let mut head = parsed(&format!("HTTP/1.1 {}\r\n\r\n", start.replace('|', "\r\n")));
+            head.frame_for(client);
+            let written = written(&head).replace("\r\n", "|");
+            assert_eq!(written.split_once('|').map(|(_, fields)| fields), Some(expected), "{start} {client:?}");
+        }
+
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        let chunked = "Transfer-Encoding: chunked|";
+        check("200 OK", new, chunked);
+        check("200 OK|Transfer-Encoding: Chunked", new, chunked);
+        check("200 OK|transfer-encoding: chunked", new, "transfer-encoding: chunked|");
+        check("200 OK|Transfer-Encoding: chunked", old, "");
+        check("200 OK|Content-Length: 5, 5", new, "Content-Length: 5|");
+        check("200 OK|Content-Length: 5", old, "Content-Length: 5|");
+        check("304 X|Transfer-Encoding: chunked", new, "");
+        check("204 X", new, "");
+    }
+
+    #[test]
+    fn an_upgrade_is_agreed_to_by_its_own_name() {
+        #[track_caller]
+        fn check(asked: &str, got: &str, expected: bool) {
+            let head = parsed(&format!("HTTP/1.1 101 X\r\n{got}\r\n"));
+            assert_eq!(head.agrees_to(&asked.parse().expect("a valid field")), expected);
+        }
+
+        check("websocket", "Upgrade: websocket\r\n", true);
+        check("websocket", "upgrade: WebSocket\r\n", true);
+        check("foo, websocket", "Upgrade: websocket\r\n", true);
+        check("websocket", "", true);
+        check("websocket", "Upgrade: h2c\r\n", false);
+    }
+
+    #[test]
+    fn event_streams_ask_not_to_be_held_back() {
+        #[track_caller]
+        fn check(before: &str, after: &[&str]) {
+            let mut head = parsed(&format!("HTTP/1.1 200 OK\r\nX-Accel-Buffering: yes\r\n{before}\r\n"));
+            head.promise_events();
+            let fields: Vec<&[u8]> = head.all(Name::CacheControl).collect();
+            assert_eq!(fields, after.iter().map(|field| field.as_bytes()).collect::<Vec<_>>());
+            assert_eq!(head.all(Name::XAccelBuffering).collect::<Vec<_>>(), [b"no"]);
+        }
+
+        check("", &["no-transform"]);
+        check("Cache-Control: no-cache\r\n", &["no-cache", "no-transform"]);
+        check("Cache-Control: no-cache, No-Transform\r\n", &["no-cache, No-Transform"]);
+    }
+}
