@@ -6,8 +6,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use crate::affinity::forwarded::{FORWARDED, X_FORWARDED_FOR};
 
-pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -60,7 +58,8 @@ pub fn names(headers: &HeaderMap, token: &str) -> bool {
 }
 
 pub(super) fn contains_token(list: &[u8], token: &[u8]) -> bool {
-    list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+    list.eq_ignore_ascii_case(token)
+        || list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// Fields that `Connection` may not name away: they frame the message, route it, or tell the
@@ -82,13 +81,15 @@ pub(super) fn may_be_dropped(name: &[u8]) -> bool {
     !NEVER_DROPPED.iter().any(|kept| kept.as_str().as_bytes().eq_ignore_ascii_case(name))
 }
 
+/// Whether the field `Connection` names nothing that would not go anyway.
+pub(super) fn is_usual(connection: &[u8]) -> bool {
+    let usual: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
+    usual.into_iter().any(|usual| connection.eq_ignore_ascii_case(usual))
+}
+
 /// The fields that `Connection` names and that may go.
 pub(super) fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
-    let is_usual = |field: &&HeaderValue| {
-        let field = field.as_bytes();
-        field.eq_ignore_ascii_case(b"keep-alive") || field.eq_ignore_ascii_case(b"close")
-    };
-    let fields = headers.get_all(CONNECTION).iter().filter(move |field| !is_usual(field));
+    let fields = headers.get_all(CONNECTION).iter().filter(|field| !is_usual(field.as_bytes()));
     let names = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
     let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
     names.filter(|name| !NEVER_DROPPED.contains(name))

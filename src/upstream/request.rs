@@ -6,20 +6,14 @@
 
 use std::net::IpAddr;
 
-use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, COOKIE, TRANSFER_ENCODING};
 use http::{HeaderName, Method};
 use pingora::http::RequestHeader;
 
-use super::headers::{
-    KEEP_ALIVE, PROXY_CONNECTION, X_FORWARDED_HOST, X_FORWARDED_PROTO, accepts_event_stream, named, upgrade_of,
-};
-use crate::affinity::forwarded::{self, FORWARDED, X_FORWARDED_FOR};
+use super::headers::{X_FORWARDED_HOST, X_FORWARDED_PROTO, accepts_event_stream, named, upgrade_of};
+use crate::affinity::forwarded::{self, X_FORWARDED_FOR};
 use crate::affinity::sticky;
 use crate::config::{AcceptEncoding, Sse};
-
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// The previous hop, as the forwarded fields name it.
 #[derive(Clone, Copy, Debug)]
@@ -57,9 +51,10 @@ pub fn head(request: &RequestHeader, hop: PreviousHop, authority: &str, changes:
     let mut head = Vec::with_capacity(USUAL);
     start(&mut head, request, changes.query)?;
     let named: Vec<HeaderName> = named(&request.headers).collect();
+    let mut noted = Noted::default();
     for (name, (spelling, value)) in request.headers.iter().map(|(name, _)| name).zip(request.case_header_iter()) {
         let (spelling, value) = (spelling.as_slice(), value.as_bytes());
-        if ends_here(name) || is_replaced(name, hop) || named.contains(name) || is_look_alike(name) {
+        if !noted.passes(name.as_str(), value, hop) || named.contains(name) {
             continue;
         }
         match changes {
@@ -67,18 +62,16 @@ pub fn head(request: &RequestHeader, hop: PreviousHop, authority: &str, changes:
             Changes { drops_cookie: Some(cookie), .. } if *name == COOKIE => {
                 without_cookie(&mut head, spelling, value, cookie);
             }
-            // However often they were said, and however they were spelled: once, and plainly.
-            _ if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING => {}
             _ => field(&mut head, spelling, value),
         }
     }
-    frame(&mut head, request);
-    if let Some(protocol) = upgrade_of(request) {
+    frame(&mut head, &noted);
+    if let Some(protocol) = upgrade_of(request).filter(|_| noted.asks_upgrade) {
         field(&mut head, b"Connection", b"Upgrade");
         field(&mut head, b"Upgrade", protocol.as_bytes());
     }
-    introduce(&mut head, request, hop);
-    if !request.headers.contains_key(HOST) {
+    introduce(&mut head, request, hop, &noted);
+    if noted.host.is_none() {
         field(&mut head, b"Host", authority.as_bytes()); // Only HTTP/1.0 may leave it out.
     }
     head.extend_from_slice(b"\r\n");
@@ -110,40 +103,80 @@ fn start(head: &mut Vec<u8>, request: &RequestHeader, query: Option<&str>) -> Op
 
 /// How long the body is, or that it comes in chunks. Every length that was announced is the same: it
 /// was checked before.
-fn frame(head: &mut Vec<u8>, request: &RequestHeader) {
-    if request.headers.contains_key(TRANSFER_ENCODING) {
+fn frame(head: &mut Vec<u8>, noted: &Noted<'_>) {
+    if noted.is_coded {
         return field(head, b"Transfer-Encoding", b"chunked");
     }
-    if let Some(lengths) = request.headers.get(CONTENT_LENGTH) {
-        let length = lengths.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+    if let Some(lengths) = noted.lengths {
+        let length = lengths.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
         let zeros = length.iter().take_while(|digit| **digit == b'0').count().min(length.len().saturating_sub(1));
         field(head, b"Content-Length", &length[zeros..]);
     }
 }
 
-/// Whether a field is between the client and us. `Transfer-Encoding` is as well, but says how the
-/// body is framed, which stays as it is.
-fn ends_here(name: &HeaderName) -> bool {
-    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRAILER, UPGRADE, TE, HTTP2_SETTINGS].contains(name)
+/// What the fields of a request say that decides what is written behind them: one look at each of
+/// them, and none is looked up.
+#[derive(Debug, Default)]
+struct Noted<'a> {
+    host: Option<&'a [u8]>,
+    /// The first announced.
+    lengths: Option<&'a [u8]>,
+    is_coded: bool,
+    asks_upgrade: bool,
+    /// A trusted hop says how its client came, and for what.
+    says_proto: bool,
+    says_host: bool,
 }
 
-/// Whether a field is written anew: strangers have nothing to say of hops before them.
-fn is_replaced(name: &HeaderName, hop: PreviousHop) -> bool {
-    *name == X_FORWARDED_FOR || (!hop.is_trusted && [X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED].contains(name))
+impl<'a> Noted<'a> {
+    /// Notes a field, and tells whether it goes on as it is.
+    fn passes(&mut self, name: &str, value: &'a [u8], hop: PreviousHop) -> bool {
+        match name {
+            // These are between the client and us.
+            "connection" | "keep-alive" | "proxy-connection" | "trailer" | "te" | "http2-settings" => false,
+            "upgrade" => {
+                self.asks_upgrade = true;
+                false
+            }
+            // However often they were said, and however they were spelled: once, and plainly.
+            "content-length" => {
+                self.lengths.get_or_insert(value);
+                false
+            }
+            "transfer-encoding" => {
+                self.is_coded = true;
+                false
+            }
+            // Written anew: strangers have nothing to say of hops before them.
+            "x-forwarded-for" => false,
+            "x-forwarded-proto" => {
+                self.says_proto = hop.is_trusted;
+                hop.is_trusted
+            }
+            "x-forwarded-host" => {
+                self.says_host = hop.is_trusted;
+                hop.is_trusted
+            }
+            "forwarded" => hop.is_trusted,
+            "host" => {
+                self.host.get_or_insert(value);
+                true
+            }
+            _ => !is_look_alike(name),
+        }
+    }
 }
 
 /// Whether a field would be one of those that only we write, or that frame the message, to a server
 /// that takes `_` for `-`, as all do that have inherited from CGI (RFC 3875, section 4.1.18).
-fn is_look_alike(name: &HeaderName) -> bool {
-    let name = name.as_str();
+fn is_look_alike(name: &str) -> bool {
     let ours = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &CONTENT_LENGTH, &TRANSFER_ENCODING];
     let is = |ours: &HeaderName| name.replace('_', "-") == ours.as_str();
-    name.contains('_') && ours.into_iter().any(is)
+    memchr::memchr(b'_', name.as_bytes()).is_some() && ours.into_iter().any(is)
 }
 
 /// Names the hop before us, behind those that it has named if it is trusted.
-fn introduce(head: &mut Vec<u8>, request: &RequestHeader, hop: PreviousHop) {
-    let said = |name: &HeaderName| hop.is_trusted && request.headers.contains_key(name);
+fn introduce(head: &mut Vec<u8>, request: &RequestHeader, hop: PreviousHop, noted: &Noted<'_>) {
     let before = request.headers.get_all(X_FORWARDED_FOR).iter().filter(|_| hop.is_trusted);
     head.extend_from_slice(b"X-Forwarded-For: ");
     for hops in before {
@@ -152,13 +185,13 @@ fn introduce(head: &mut Vec<u8>, request: &RequestHeader, hop: PreviousHop) {
     }
     head.extend_from_slice(forwarded::text(hop.address).as_bytes());
     head.extend_from_slice(b"\r\n");
-    if !said(&X_FORWARDED_PROTO) {
+    if !noted.says_proto {
         field(head, b"X-Forwarded-Proto", hop.scheme.as_bytes());
     }
-    if !said(&X_FORWARDED_HOST)
-        && let Some(host) = request.headers.get(HOST)
+    if !noted.says_host
+        && let Some(host) = noted.host
     {
-        field(head, b"X-Forwarded-Host", host.as_bytes());
+        field(head, b"X-Forwarded-Host", host);
     }
 }
 

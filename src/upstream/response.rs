@@ -15,7 +15,7 @@ use std::ops::Range;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
-use super::headers::{contains_token, is_event_stream_type, may_be_dropped};
+use super::headers::{contains_token, is_event_stream_type, is_usual, may_be_dropped};
 
 /// It is no response, or nobody can tell where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -204,14 +204,20 @@ impl Head {
             let is_chunked = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
             return if is_chunked && codings.next().is_none() { Ok(()) } else { Err(Malformed) };
         }
-        if let Some(length) = self.length()? {
-            let text = length.to_string();
-            let is_plain = self.all(Name::ContentLength).eq([text.as_bytes()]);
-            if !is_plain {
-                self.set(Name::ContentLength, &text);
-            }
+        let length = self.length()?;
+        if self.all(Name::ContentLength).nth(1).is_some() || self.plain_length().is_none() {
+            self.set(Name::ContentLength, &length.unwrap_or_default().to_string());
         }
         Ok(())
+    }
+
+    /// The first length that is announced, if it is written as everybody writes it.
+    fn plain_length(&self) -> Option<u64> {
+        let digits = self.get(Name::ContentLength)?;
+        let is_plain = matches!(digits, [b'0'] | [b'1'..=b'9', ..])
+            && digits.len() < "18446744073709551615".len()
+            && digits.iter().all(u8::is_ascii_digit);
+        is_plain.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
     }
 
     /// The length that is announced, once or as often as somebody likes.
@@ -219,6 +225,11 @@ impl Head {
     /// # Errors
     /// [`Malformed`] when it is none, or not the same one each time.
     pub fn length(&self) -> Result<Option<u64>, Malformed> {
+        if let Some(length) = self.plain_length()
+            && self.all(Name::ContentLength).nth(1).is_none()
+        {
+            return Ok(Some(length));
+        }
         let mut lengths = self.all(Name::ContentLength).flat_map(|field| field.split(|byte| *byte == b','));
         let Some(first) = lengths.next().map(<[u8]>::trim_ascii) else { return Ok(None) };
         let is_same = first.iter().all(u8::is_ascii_digit) && lengths.all(|other| other.trim_ascii() == first);
@@ -298,7 +309,6 @@ impl Head {
 
     /// Drops the fields that `Connection` names and that may go.
     fn drop_named(&mut self) {
-        let is_usual = |field: &[u8]| field.eq_ignore_ascii_case(b"keep-alive") || field.eq_ignore_ascii_case(b"close");
         if self.all(Name::Connection).all(is_usual) {
             return;
         }
