@@ -69,14 +69,16 @@ impl HeadGate {
         let mut at = 0;
         while at < bytes.len() {
             // Most bytes are in the middle of lines.
-            if self.state == State::Line {
-                let to_lf = memchr::memchr(b'\n', &bytes[at..]);
-                let skipped = to_lf.unwrap_or(bytes.len() - at);
-                self.spend(skipped)?;
-                at += skipped;
-                if at == bytes.len() {
-                    break;
-                }
+            let next = match self.state {
+                State::Line => memchr::memchr(b'\n', &bytes[at..]),
+                State::Start { .. } => bytes[at..].iter().position(|byte| !is_plain(*byte)),
+                _ => Some(0),
+            };
+            let skipped = next.unwrap_or(bytes.len() - at);
+            self.spend(skipped)?;
+            at += skipped;
+            if at == bytes.len() {
+                break;
             }
             self.spend(1)?;
             let is_end = self.step(bytes[at]);
@@ -127,6 +129,11 @@ impl HeadGate {
             }
         }
     }
+}
+
+/// Whether it may stand in a method, a target or a version wherever it likes.
+fn is_plain(byte: u8) -> bool {
+    byte > b' ' && byte != 0x7F && byte != b'#'
 }
 
 /// Between a method, a target and a version.
