@@ -37,20 +37,20 @@ pub fn text(address: IpAddr) -> String {
 
 /// The first address, when it is one.
 pub fn first(headers: &HeaderMap) -> Option<IpAddr> {
-    entries(headers, &X_FORWARDED_FOR).first().copied().and_then(address)
+    list(headers, &X_FORWARDED_FOR).next().or_else(|| list_of_forwarded(headers).next()).and_then(address)
 }
 
 /// The client as far as proxies that are trusted tell: from the right, the first address that is
 /// not one of them. `previous_hop` when that is not trusted itself, or nothing usable is said.
 pub fn rightmost_untrusted(headers: &HeaderMap, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
-    rightmost(entries(headers, &X_FORWARDED_FOR), previous_hop, trusted)
+    rightmost(|| entries(headers, &X_FORWARDED_FOR), previous_hop, trusted)
 }
 
 /// Who the client is by `rule`. `previous_hop` when that is not trusted, or nothing usable is said.
 pub fn client(rule: &ClientIp, headers: &HeaderMap, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
     let entries = || entries(headers, &rule.header);
     match rule.pick {
-        Pick::RightmostUntrusted => rightmost(entries(), previous_hop, trusted),
+        Pick::RightmostUntrusted => rightmost(entries, previous_hop, trusted),
         Pick::First if trusted.contains(previous_hop) => {
             entries().first().copied().and_then(address).unwrap_or(previous_hop.to_canonical())
         }
@@ -58,8 +58,12 @@ pub fn client(rule: &ClientIp, headers: &HeaderMap, previous_hop: IpAddr, truste
     }
 }
 
-fn rightmost(mut entries: Vec<&str>, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
+fn rightmost<'a>(entries: impl FnOnce() -> Vec<&'a str>, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
     let mut client = previous_hop.to_canonical();
+    if !trusted.contains(client) {
+        return client;
+    }
+    let mut entries = entries();
     while trusted.contains(client) {
         match entries.pop().and_then(address) {
             Some(address) => client = address,
@@ -112,16 +116,23 @@ pub fn is_there(headers: &HeaderMap) -> bool {
 /// (RFC 7239) the `for` parameters, which also stand in where there is no `X-Forwarded-For`: both
 /// together would be counted twice. A header for a single address is a list of one.
 fn entries<'a>(headers: &'a HeaderMap, header: &HeaderName) -> Vec<&'a str> {
-    let list = |name: &HeaderName| {
-        let fields = headers.get_all(name).iter().filter_map(|field| field.to_str().ok());
-        fields.flat_map(|field| field.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
-    };
-    let forwarded = || list(&FORWARDED).filter_map(forwarded_for).collect();
     if *header == FORWARDED {
-        return forwarded();
+        return list_of_forwarded(headers).collect();
     }
-    let entries: Vec<&str> = list(header).collect();
-    if entries.is_empty() && *header == X_FORWARDED_FOR { forwarded() } else { entries }
+    let entries: Vec<&str> = list(headers, header).collect();
+    let is_missing = entries.is_empty() && *header == X_FORWARDED_FOR;
+    if is_missing { list_of_forwarded(headers).collect() } else { entries }
+}
+
+/// The list in the fields called `name`.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
+    let fields = headers.get_all(name).iter().filter_map(|field| field.to_str().ok());
+    fields.flat_map(|field| field.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+/// The `for` parameters of `Forwarded`.
+fn list_of_forwarded(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    list(headers, &FORWARDED).filter_map(forwarded_for)
 }
 
 /// The value of `for` in one element of `Forwarded`, without its quotes. An element that does not
