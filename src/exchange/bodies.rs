@@ -54,16 +54,16 @@ pub(super) async fn ask(
         let is_sent = Box::pin(send_body(down, up, upstream, record)).await?;
         return Ok(Asked::Answered { is_sent });
     }
-    if !has_begun(down, up, deadline).await? {
+    let asked_at = deadline - upstream.timeouts.response_head;
+    if !has_begun(down, up, asked_at + PARK_AFTER, deadline).await? {
         return Ok(Asked::Silent);
     }
     await_head(down, up, upstream, deadline).await?;
     Ok(Asked::Answered { is_sent: true })
 }
 
-/// Waits for the first byte of the answer; `false` when it is not there after [`PARK_AFTER`].
-async fn has_begun(down: &ServerSession, up: &Up, deadline: Instant) -> Result<bool, Failure> {
-    let parks_at = Instant::now() + PARK_AFTER;
+/// Waits for the first byte of the answer; `false` when it is not there at `parks_at`.
+async fn has_begun(down: &ServerSession, up: &Up, parks_at: Instant, deadline: Instant) -> Result<bool, Failure> {
     if deadline <= parks_at {
         return Ok(true); // Not worth the trouble.
     }
@@ -91,10 +91,13 @@ pub(super) async fn await_head(
         let Some(client) = wire(down) else {
             return Err(Failure::End(EndReason::ServerError));
         };
-        let read = tokio::select! {
-            biased;
-            read = timeout_at(deadline, up.read_head()) => read,
-            reason = leaving(client) => return Err(Failure::End(reason)),
+        let read = match up.take_next_head() {
+            Ok(false) => tokio::select! {
+                biased;
+                read = timeout_at(deadline, up.read_head()) => read,
+                reason = leaving(client) => return Err(Failure::End(reason)),
+            },
+            read => Ok(read.map(drop)),
         };
         match read {
             Ok(Ok(())) if up.is_final() => return Ok(()),

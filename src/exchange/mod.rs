@@ -27,8 +27,10 @@ mod response;
 mod scrutiny;
 mod up;
 
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,6 +39,7 @@ use http::{HeaderName, HeaderValue, Method, Version};
 use pingora::ErrorType;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use crate::admission::Admission;
@@ -230,7 +233,7 @@ async fn fail(down: Box<ServerSession>, failure: Failure, mut record: Record) ->
 
 /// `false` when the client closed instead of asking.
 async fn read_head(front: &Front, down: &mut ServerSession) -> Result<bool, ProxyError> {
-    let read = timeout(front.request_head, Box::pin(down.read_request())).await;
+    let read = read_request(down, front.request_head).await;
     let is_too_long = wire(down).is_some_and(|wire| wire.head_is_too_long());
     let is_malformed = wire(down).is_some_and(|wire| wire.is_malformed());
     match read {
@@ -243,6 +246,15 @@ async fn read_head(front: &Front, down: &mut ServerSession) -> Result<bool, Prox
             _ => Err(ProxyError::Malformed),
         },
         Err(_) => Err(ProxyError::HeadTimeout),
+    }
+}
+
+/// Has the session read a head that has begun to come.
+async fn read_request(down: &mut ServerSession, within: Duration) -> Result<pingora::Result<Option<usize>>, Elapsed> {
+    let mut read = Box::pin(down.read_request());
+    match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+        Poll::Ready(read) => Ok(read), // As a rule all of it is there, and no clock is needed.
+        Poll::Pending => timeout(within, read).await,
     }
 }
 
