@@ -72,8 +72,6 @@ async fn flush(down: &ServerSession, send: Duration) -> Result<(), EndReason> {
 }
 
 /// Answers with an error of our own.
-///
-/// Past the session, which would put a `Connection` of its own in the place of ours.
 pub(super) async fn refuse(down: Box<ServerSession>, error: &ProxyError, mut record: Record) -> Next {
     let manner = Manner::of(error, &down);
     record.refused(error, manner.status(error));

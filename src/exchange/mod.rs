@@ -7,12 +7,12 @@
 //!                                                                       turned out closed     └─ pass the body on
 //! ```
 //!
-//! Pingora's session reads requests and writes responses; towards the server the exchange speaks for
-//! itself (`up`, `response`, [`crate::upstream::request`]), since a session would hold 64 KiB for
-//! every body and copy every head in order to change it. What is decided between them is asked of
-//! `route`, `affinity` and `balance`. Large phases are boxed, so that what they needed is freed
-//! when they end. A request whose answer takes its time waits in [`parked`]; `early` is for
-//! those whose client may not be left in silence.
+//! Pingora's session reads requests. For the rest the exchange speaks for itself, towards the server
+//! (`up`, [`crate::upstream::request`]) and the client (`down`, [`crate::upstream::response`]), since
+//! a session would hold 64 KiB for every body and copy every head in order to change it. What is
+//! decided between them is asked of `route`, `affinity` and `balance`. Large phases are boxed, so that
+//! what they needed is freed when they end. A request whose answer takes its time waits in [`parked`];
+//! `early` is for those whose client may not be left in silence.
 
 mod bodies;
 mod dismissal;

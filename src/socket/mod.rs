@@ -5,10 +5,10 @@
 //! until it is asked for. So at the hand-off nothing is hidden in a session's buffers, whatever
 //! arrived in the same packet as the head, and bytes behind a request wait as they are.
 //!
-//! Small writes are collected until the next flush, so that head and body leave in one packet.
+//! Writes are collected until the next flush, so that head and body leave in one packet.
 //!
 //! While an exchange carries bodies it holds the wire as well as the session does. Then writes and
-//! flushes of the session never wait: they only collect, the exchange flushes beside its reading,
+//! flushes of a session would never wait: they only collect, the exchange flushes beside its reading,
 //! and reads no more for a peer that has not taken what it was sent.
 
 mod encrypted;

@@ -88,6 +88,19 @@ async fn hop_by_hop_fields_of_a_server_end_at_the_proxy() {
 }
 
 #[tokio::test]
+async fn a_client_whose_body_ends_with_the_connection_is_told_that_it_closes() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+    let mut client = proxy.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
+    let mut upstream = server.accept().await;
+    upstream.request().await;
+    upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
+    let answer = String::from_utf8(client.rest().await).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert_eq!((values(head, "connection"), body), (vec!["close"], "hello"), "{head}");
+}
+
+#[tokio::test]
 async fn an_upgrade_is_passed_on_with_its_key() {
     let head = seen_by_server("[]", &websocket_request("/ws", "")).await;
     assert_eq!(values(&head, "upgrade"), ["websocket"]);
