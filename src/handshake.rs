@@ -118,8 +118,8 @@ fn asks_engine_io(query: &str) -> bool {
 
 /// Whether an item of the list in the fields called `name` is what is sought.
 fn lists(headers: &HeaderMap, name: &HeaderName, is_sought: impl Fn(&[u8]) -> bool) -> bool {
-    let items = headers.get_all(name).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
-    items.map(<[u8]>::trim_ascii).any(is_sought)
+    let lists_it = |list: &[u8]| list.split(|byte| *byte == b',').any(|item| is_sought(item.trim_ascii()));
+    headers.get_all(name).iter().any(|field| lists_it(field.as_bytes()))
 }
 
 impl Damage {

@@ -17,8 +17,8 @@ pub fn host(request: &Parts) -> String {
         None => request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
     };
     // Userinfo does not belong here, but an address in brackets has colons of its own.
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = match host.rfind(':') {
+    let host = memchr::memrchr(b'@', authority.as_bytes()).map_or(authority, |at| &authority[at + 1..]);
+    let host = match memchr::memrchr(b':', host.as_bytes()) {
         Some(colon) if !host[colon..].contains(']') => &host[..colon],
         _ => host,
     };

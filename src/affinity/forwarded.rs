@@ -4,7 +4,7 @@
 //! that cannot be forged, and the first is what the client's own proxy claims. For spreading
 //! clients over servers the first is good enough; for limits and logs it is not.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderName};
 
@@ -43,27 +43,27 @@ pub fn first(headers: &HeaderMap) -> Option<IpAddr> {
 /// The client as far as proxies that are trusted tell: from the right, the first address that is
 /// not one of them. `previous_hop` when that is not trusted itself, or nothing usable is said.
 pub fn rightmost_untrusted(headers: &HeaderMap, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
-    rightmost(|| entries(headers, &X_FORWARDED_FOR), previous_hop, trusted)
+    rightmost(headers, &X_FORWARDED_FOR, previous_hop, trusted)
 }
 
 /// Who the client is by `rule`. `previous_hop` when that is not trusted, or nothing usable is said.
 pub fn client(rule: &ClientIp, headers: &HeaderMap, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
-    let entries = || entries(headers, &rule.header);
     match rule.pick {
-        Pick::RightmostUntrusted => rightmost(entries, previous_hop, trusted),
+        Pick::RightmostUntrusted => rightmost(headers, &rule.header, previous_hop, trusted),
         Pick::First if trusted.contains(previous_hop) => {
-            entries().first().copied().and_then(address).unwrap_or(previous_hop.to_canonical())
+            let first = entries(headers, &rule.header).first().copied();
+            first.and_then(address).unwrap_or(previous_hop.to_canonical())
         }
         Pick::First => previous_hop.to_canonical(),
     }
 }
 
-fn rightmost<'a>(entries: impl FnOnce() -> Vec<&'a str>, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
+fn rightmost(headers: &HeaderMap, header: &HeaderName, previous_hop: IpAddr, trusted: &TrustedProxies) -> IpAddr {
     let mut client = previous_hop.to_canonical();
     if !trusted.contains(client) {
         return client;
     }
-    let mut entries = entries();
+    let mut entries = entries(headers, header);
     while trusted.contains(client) {
         match entries.pop().and_then(address) {
             Some(address) => client = address,
@@ -150,6 +150,9 @@ fn forwarded_for(element: &str) -> Option<&str> {
 /// An entry's address: plain, with a port, in brackets, with a zone. Anything else, such as
 /// `unknown` and the obfuscated names of RFC 7239, is none.
 fn address(entry: &str) -> Option<IpAddr> {
+    if let Ok(address) = entry.parse::<Ipv4Addr>() {
+        return Some(address.into()); // Most are nothing else.
+    }
     let host = match entry.strip_prefix('[') {
         Some(bracketed) => {
             let (host, port) = bracketed.split_once(']')?;

@@ -1,9 +1,9 @@
 //! Bodies, both ways at once, and the heads that come before them.
 //!
-//! The rule: no more is read for a peer that has not yet taken what it was sent. While bodies flow
-//! the wire of the client is held beside its session, so that writes never wait (see [`crate::socket`])
-//! and flushing is one more thing to wait for: a server that answers while it is still being
-//! asked, and a client that listens only when it has said everything, cannot block each other.
+//! The rule: no more is read for a peer that has not yet taken what it was sent. What is written is
+//! collected in the wires, so that writing never waits, and flushing is one more thing to wait for: a
+//! server that answers while it is still being asked, and a client that listens only when it has said
+//! everything, cannot block each other.
 
 use std::time::Duration;
 
@@ -341,7 +341,7 @@ fn pass_what_is_there(up: &mut Up, framing: Framing, client: &Wire, record: &mut
 }
 
 enum Pass {
-    FromServer(Result<Option<Bytes>, Broken>),
+    FromServer(Result<Option<Vec<u8>>, Broken>),
     ToClient(std::io::Result<()>),
     FromClient(pingora::Result<Option<Bytes>>),
     ToServer(std::io::Result<()>),

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::TRANSFER_ENCODING;
 use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
@@ -148,7 +147,7 @@ impl Up {
     }
 
     /// The next piece of the body; `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, Broken> {
         loop {
             let piece = self.take_next()?;
             if piece.is_some() || self.body.is_done() {
@@ -166,7 +165,7 @@ impl Up {
     }
 
     /// What has come of the body already.
-    pub(super) fn take_next(&mut self) -> Result<Option<Bytes>, Broken> {
+    pub(super) fn take_next(&mut self) -> Result<Option<Vec<u8>>, Broken> {
         if self.body.is_done() {
             return Ok(None); // What is there is not of it.
         }
@@ -175,7 +174,7 @@ impl Up {
         if !behind.is_empty() {
             self.wire().put_back(&behind); // Nobody has asked for that.
         }
-        Ok((!piece.is_empty()).then(|| piece.into()))
+        Ok((!piece.is_empty()).then_some(piece))
     }
 
     /// Whether the body comes in chunks.
