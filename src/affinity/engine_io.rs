@@ -123,10 +123,14 @@ pub fn sid(query: &str) -> Option<Cow<'_, str>> {
 /// What answers a poll and ends its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Farewell {
-    /// The packet, as the version that is spoken frames it.
+    /// The packet for the client, as the version that is spoken frames it.
     pub body: String,
     /// What that is.
     pub content_type: &'static str,
+    /// The same for the server, as a client posts it.
+    pub posted: &'static str,
+    /// What that is.
+    pub posted_type: &'static str,
 }
 
 /// What ends the session that polls with `query`; `None` when that is no poll.
@@ -136,16 +140,21 @@ pub fn farewell(query: &str) -> Option<Farewell> {
     if value("transport")? != "polling" {
         return None;
     }
-    let packet = if value("EIO")? == "4" { "1" } else { "1:1" };
+    let is_new = value("EIO")? == "4";
+    let packet = if is_new { "1" } else { "1:1" };
     let script = value("j").filter(|page| !page.is_empty() && page.bytes().all(|byte| byte.is_ascii_digit()));
     Some(match script {
-        Some(page) => {
-            let body = format!("___eio[{page}](\"{packet}\");");
-            Farewell { body, content_type: "text/javascript; charset=UTF-8" }
-        }
-        None => Farewell { body: packet.to_owned(), content_type: "text/plain; charset=UTF-8" },
+        Some(page) => Farewell {
+            body: format!("___eio[{page}](\"{packet}\");"),
+            content_type: "text/javascript; charset=UTF-8",
+            posted: if is_new { "d=1" } else { "d=1%3A1" },
+            posted_type: "application/x-www-form-urlencoded",
+        },
+        None => Farewell { body: packet.to_owned(), content_type: TEXT, posted: packet, posted_type: TEXT },
     })
 }
+
+const TEXT: &str = "text/plain;charset=UTF-8";
 
 /// The longest body of a response in which an open packet is looked for.
 pub const OPENING_MAX: usize = 16 * 1024;

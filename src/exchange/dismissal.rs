@@ -1,6 +1,7 @@
-//! How a session by polling leaves a server that is drained: its next poll is answered with the
-//! packet that ends it, by us, so that its client begins a new one, which another server gets. What
-//! the client posts still goes to the server that knows the session.
+//! How a session by polling leaves a server that is drained: both sides get the packet that ends it.
+//! The server gets it first, as if its client had posted it, so that it can put the session's state
+//! where others find it; then the client gets it as the answer to its poll, and begins a new session,
+//! which another server gets. What the client posts before still goes to the server that knows it.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use crate::observe::Record;
 use crate::relay::EndReason;
 use crate::socket::Socket;
 use crate::upstream::Upstream;
+use crate::upstream::connect::connect;
 
 /// What becomes of a session whose server is drained.
 pub(super) enum Departure {
@@ -61,13 +63,38 @@ pub(super) fn departure(
     farewell.map_or(Departure::Stays, Departure::Told)
 }
 
+/// Tells `server` that the session ends for which `poll` is the head of a request to it, and waits a
+/// while until it has heard that.
+pub(super) async fn tell_server(upstream: &Upstream, server: usize, poll: Vec<u8>, farewell: &Farewell) {
+    const WITHIN: Duration = Duration::from_secs(2);
+    let Some(post) = post_of(&poll, farewell) else { return };
+    let told = async {
+        let server = &upstream.servers[server];
+        let client = None; // Whoever it passes on: this is of the proxy itself.
+        let socket = Box::pin(connect(server, upstream.tls.as_ref(), upstream.timeouts.connect, client)).await?;
+        socket.wire().collect_all(post);
+        socket.wire().flush().await?;
+        socket.wire().read_ahead().await
+    };
+    // It finds out by itself, if it is as slow as that: its client does not poll any more.
+    let _ = timeout(WITHIN, told).await;
+}
+
+/// The request that posts `farewell` to where `poll` polls.
+fn post_of(poll: &[u8], Farewell { posted, posted_type, .. }: &Farewell) -> Option<Vec<u8>> {
+    let head = poll.strip_prefix(b"GET ")?.strip_suffix(b"\r\n")?;
+    let length = posted.len();
+    let rest = format!("Content-Type: {posted_type}\r\nContent-Length: {length}\r\n\r\n{posted}");
+    Some([b"POST ", head, rest.as_bytes()].concat())
+}
+
 /// Answers a poll with `farewell`.
 pub(super) async fn dismiss(down: Box<ServerSession>, farewell: &Farewell, mut record: Record) -> Next {
     const WITHIN: Duration = Duration::from_secs(5);
     record.answered(200);
     record.end(EndReason::Drained);
     let Some(mut socket) = Socket::from_stream(down.into_inner()) else { return Next::Close };
-    let Farewell { body, content_type } = farewell;
+    let Farewell { body, content_type, .. } = farewell;
     let date = get_cached_date();
     let date = date.to_str().unwrap_or_default();
     let answer = format!(
@@ -83,4 +110,20 @@ pub(super) async fn dismiss(down: Box<ServerSession>, farewell: &Farewell, mut r
         socket.wire().say_goodbye();
     }
     Next::Close
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_farewell_is_posted_where_the_client_polls() {
+        let poll = b"GET /socket.io/?EIO=3&transport=polling&sid=a HTTP/1.1\r\nHost: a\r\nCookie: b=c\r\n\r\n";
+        let farewell = engine_io::farewell("EIO=3&transport=polling&sid=a").expect("a poll");
+        let post = post_of(poll, &farewell).map(|post| String::from_utf8_lossy(&post).into_owned());
+        let expected = "POST /socket.io/?EIO=3&transport=polling&sid=a HTTP/1.1\r\nHost: a\r\nCookie: b=c\r\n\
+                        Content-Type: text/plain;charset=UTF-8\r\nContent-Length: 3\r\n\r\n1:1";
+        assert_eq!(post.as_deref(), Some(expected));
+        assert_eq!(post_of(b"POST / HTTP/1.1\r\n\r\n", &farewell), None);
+    }
 }

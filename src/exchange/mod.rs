@@ -348,7 +348,9 @@ async fn serve(
 ) -> Result<Served, Failure> {
     let mut place = Placement::of(front, upstream, down.req_header(), previous_hop).await;
     record.named_by(place.source);
-    if let Some(farewell) = place.farewell.take() {
+    if let (Some(farewell), Some(server)) = (place.farewell.take(), place.holder) {
+        let poll = request_for(down, front, previous_hop, upstream, server, &place)?;
+        Box::pin(dismissal::tell_server(upstream, server, poll, &farewell)).await;
         return Ok(Served::Dismissed(farewell));
     }
     if comes_to_stay(down.req_header()) {
