@@ -39,6 +39,7 @@ pub struct Metrics {
     ends: IntCounterVec,
     lost_sessions: IntCounterVec,
     findings: IntGaugeVec,
+    discovery_failing: IntGaugeVec,
     connect_failures: IntCounterVec,
     series: Arc<AllSeries>,
     errors: IntCounterVec,
@@ -205,6 +206,17 @@ impl Metrics {
                 &["upstream", "server"],
             ),
             series: Arc::default(),
+            discovery_failing: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "steadfast_discovery_failing",
+                        "Whether the name of servers has no good answer at the moment: 1 while it is so.",
+                    ),
+                    &["upstream", "name"],
+                )
+                .expect("a valid metric"),
+            ),
             errors: counters("steadfast_errors_total", "Requests the proxy itself refused or failed.", &["error"]),
             proxy_protocol_refused: counters(
                 "steadfast_proxy_protocol_refused_total",
@@ -310,6 +322,11 @@ impl Metrics {
         };
         let hop = if is_known { hop.to_string() } else { "other".to_owned() };
         self.damaged_handshakes.with_label_values(&[damage.label(), &hop]).inc();
+    }
+
+    /// What says whether the name that the servers of `upstream` are found by has no good answer.
+    pub fn discovery_failing(&self, upstream: &str, name: &str) -> IntGauge {
+        self.discovery_failing.with_label_values(&[upstream, name])
     }
 
     /// What the session store counts with.

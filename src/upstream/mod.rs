@@ -6,6 +6,7 @@
 //! them, so what is known of it, and who is connected to it, outlives every snapshot.
 
 pub mod connect;
+pub mod discovery;
 pub mod headers;
 pub mod health;
 pub mod leaving;
