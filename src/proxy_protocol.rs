@@ -122,9 +122,11 @@ fn port(text: &str) -> Option<u16> {
     is_plain.then(|| text.parse().ok())?
 }
 
+/// Version 2, and what the hop does: speak for itself, or pass a connection on.
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
+
 fn read_v2(bytes: &[u8]) -> Result<Start, Broken> {
-    const LOCAL: u8 = 0x20;
-    const PROXY: u8 = 0x21;
     let command = bytes.get(V2_START.len()).copied();
     if command.is_some_and(|command| command != LOCAL && command != PROXY) {
         return Err(Broken::Malformed); // Another version, or a command that nobody knows.
@@ -184,6 +186,16 @@ pub enum Version {
     V2,
 }
 
+impl Version {
+    /// The header of a connection that a hop makes for nobody, as to see whether a server is there.
+    pub fn of_nobody(self) -> Vec<u8> {
+        match self {
+            Self::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+            Self::V2 => [V2_START, &[LOCAL, 0, 0, 0]].concat(),
+        }
+    }
+}
+
 impl Ends {
     /// Both addresses of one family, which headers cannot do without: where they differ, IPv4 is
     /// written as IPv6.
@@ -214,7 +226,7 @@ impl Ends {
             (from, to) => (V2_TCP6, [octets(from), octets(to)].concat()),
         };
         let length = if family == V2_TCP4 { 12 } else { 36 };
-        [V2_START, &[0x21, family, 0, length], &addresses, &ports].concat()
+        [V2_START, &[PROXY, family, 0, length], &addresses, &ports].concat()
     }
 }
 

@@ -27,6 +27,14 @@ fn check_header(header: &[u8], ends: Option<Ends>) {
 }
 
 #[test]
+fn nobody_is_named_by_who_speaks_for_itself() {
+    for version in [Version::V1, Version::V2] {
+        let header = version.of_nobody();
+        assert_eq!(read(&header), Ok(Start::Header { length: header.len(), ends: None }), "{version:?}");
+    }
+}
+
+#[test]
 fn a_header_of_text_names_both_ends() {
     #[track_caller]
     fn check(line: &str, expected: Option<Ends>) {

@@ -209,13 +209,6 @@ impl Wire {
         waiting.passed_on = ends.map(Box::new);
     }
 
-    /// Sends `header`, which says `ends`, before anything else.
-    pub fn introduce(&self, header: &[u8], ends: Ends) {
-        let mut waiting = self.waiting();
-        waiting.unsent.extend_from_slice(header);
-        waiting.passed_on = Some(Box::new(ends));
-    }
-
     /// The connection that a PROXY header has named, if one has.
     pub fn passed_on(&self) -> Option<Ends> {
         self.waiting().passed_on.as_deref().copied()

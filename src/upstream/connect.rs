@@ -1,6 +1,7 @@
 //! From a server to a connection with it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -24,42 +25,45 @@ pub async fn connect(
     within: Duration,
     client: Option<(Ends, Version)>,
 ) -> io::Result<Socket> {
-    let connecting = async {
-        let mut connected = TcpStream::connect(server.address).await;
-        if connected.as_ref().is_err_and(is_out_of_descriptors) {
-            Pool::clear(); // Those of idle connections to other servers serve better here.
-            connected = TcpStream::connect(server.address).await;
+    let header = client.map(|(ends, version)| ends.header(version)).unwrap_or_default();
+    match timeout(within, open(server.address, tls, header)).await {
+        Ok(Ok(socket)) => {
+            socket.wire().introduced(0, client.map(|(ends, _)| ends));
+            Ok(socket)
         }
-        let tcp = connected?;
-        tcp.set_nodelay(true)?;
-        if let Some(tls) = tls {
-            return Box::pin(encrypt(tcp, server, tls, client)).await;
-        }
-        let socket = Socket::new(Transport::Tcp(tcp));
-        if let Some((ends, version)) = client {
-            socket.wire().introduce(&ends.header(version), ends);
-        }
-        Ok(socket)
-    };
-    match timeout(within, connecting).await {
-        Ok(connected) => connected,
+        Ok(Err(error)) => Err(error),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {within:?}"))),
     }
 }
 
-async fn encrypt(
-    mut tcp: TcpStream,
-    server: &Server,
-    tls: &Back,
-    client: Option<(Ends, Version)>,
-) -> io::Result<Socket> {
-    if let Some((ends, version)) = client {
-        tcp.write_all(&ends.header(version)).await?; // Nobody needs a key to read that.
+/// A new connection to `address`, which begins with `header`.
+///
+/// # Errors
+/// What the kernel says, or that it is not the right server.
+pub async fn open(address: SocketAddr, tls: Option<&Back>, header: Vec<u8>) -> io::Result<Socket> {
+    let mut connected = TcpStream::connect(address).await;
+    if connected.as_ref().is_err_and(is_out_of_descriptors) {
+        Pool::clear(); // Those of idle connections to other servers serve better here.
+        connected = TcpStream::connect(address).await;
     }
-    let shaken = Encrypted::connect(tcp, tls.name(server.address.ip()), tls.config()).await;
-    let socket = Socket::new(Transport::Tls(Box::new(shaken.map_err(explained)?)));
-    socket.wire().introduced(0, client.map(|(ends, _)| ends));
+    let tcp = connected?;
+    tcp.set_nodelay(true)?;
+    if let Some(tls) = tls {
+        return Box::pin(encrypt(tcp, address, tls, header)).await;
+    }
+    let socket = Socket::new(Transport::Tcp(tcp));
+    if !header.is_empty() {
+        socket.wire().collect_all(header);
+    }
     Ok(socket)
+}
+
+async fn encrypt(mut tcp: TcpStream, address: SocketAddr, tls: &Back, header: Vec<u8>) -> io::Result<Socket> {
+    if !header.is_empty() {
+        tcp.write_all(&header).await?; // Nobody needs a key to read that.
+    }
+    let shaken = Encrypted::connect(tcp, tls.name(address.ip()), tls.config()).await;
+    Ok(Socket::new(Transport::Tls(Box::new(shaken.map_err(explained)?))))
 }
 
 fn explained(error: HandshakeError) -> io::Error {
