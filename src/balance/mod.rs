@@ -181,6 +181,7 @@ impl Balancer {
                 };
                 Either::Right(Either::Left(Ranked::new(all, rank)))
             }
+            Choice::RandomTwo if self.count == 0 => Either::Left(Vec::new().into_iter()),
             Choice::RandomTwo => {
                 let drawn = keyless::random_two(self.count, candidate, part, dice);
                 Either::Right(Either::Right(Ranked::new(drawn, rank)))

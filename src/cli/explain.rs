@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use http::request::Parts;
 
@@ -16,6 +17,7 @@ use crate::exchange::placement::{self, Holder};
 use crate::observe::metrics::Metrics;
 use crate::route;
 use crate::session_store::SessionStore;
+use crate::upstream::discovery::{Discoveries, Findings};
 use crate::upstream::{Servers, Upstream};
 
 /// The request to explain.
@@ -87,10 +89,20 @@ impl Explanation<'_> {
         self.write_upstream(out, route.upstream)
     }
 
+    /// The servers that have to be asked for, as far as they are found soon.
+    async fn found(&self, metrics: &Metrics) -> Findings {
+        const WITHIN: Duration = Duration::from_secs(5);
+        let discoveries = Discoveries::start(self.config, None, metrics);
+        discoveries.first_answers(WITHIN).await;
+        discoveries.findings().borrow().clone()
+    }
+
     fn write_upstream(&self, out: &mut String, upstream: usize) -> fmt::Result {
         let secret = self.config.affinity_secret.clone().unwrap_or_else(|| Secret::new(b""));
         let metrics = Metrics::new();
-        let upstreams = Upstream::all(self.config, &secret, &metrics, &Servers::default(), &[]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|_| fmt::Error)?;
+        let found = runtime.block_on(self.found(&metrics));
+        let upstreams = Upstream::all(self.config, &found, &secret, &metrics, &Servers::default(), &[]);
         let upstream = &upstreams[upstream];
         let store = SessionStore::new(&self.config.session_store, &metrics);
         let engine_io = placement::engine_io_session(upstream, self.request, &secret);
@@ -105,7 +117,6 @@ impl Explanation<'_> {
         let see = |source: &AffinitySource, finding: &Finding<'_>, holder| {
             lines.push((self.says(source, finding, holder, upstream, &engine_io), is_decisive(finding, holder)));
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|_| fmt::Error)?;
         let found = runtime.block_on(placement::find(asker, upstream, &upstreams, &store, see));
         // Those behind the one that decides were not asked, but what they would say is worth knowing.
         for source in &upstream.affinity[lines.len()..] {

@@ -202,7 +202,7 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
         }
         answered(front, &mut down, &upstream, server, up, true, place).await
     };
-    let answered = answered.await;
+    let answered = answered.await.map_err(|failure| blamed(failure, &upstream, server));
     if let Early::Begun(begun) = early {
         return begun.go_on(front, down, answered, upstream, record, previous_hop).await;
     }
@@ -373,9 +373,21 @@ async fn serve(
             // The server closed an idle connection while the request was on its way.
             Err(Failure::Stale) if can_repeat => may_use_pool = false,
             Err(Failure::Stale) => return Err(no_response(upstream)),
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(blamed(failure, upstream, server)),
         }
     }
+}
+
+/// A failure of an exchange, of which the server hears if it is to blame.
+fn blamed(failure: Failure, upstream: &Upstream, server: usize) -> Failure {
+    match &failure {
+        Failure::Refuse(ProxyError::NoResponse { .. }) => upstream.servers[server].unanswered("no valid response"),
+        Failure::Refuse(ProxyError::ResponseTimeout { seconds, .. }) => {
+            upstream.servers[server].unanswered(&format!("no answer within {seconds} s"));
+        }
+        Failure::Refuse(_) | Failure::Stale | Failure::End(_) => {}
+    }
+    failure
 }
 
 /// Whether a request begins what stays, so that an upstream may take it in its own time: a WebSocket or
@@ -427,6 +439,7 @@ async fn answered(
     is_sent: bool,
     place: Placement,
 ) -> Result<Answer, Failure> {
+    upstream.servers[server].answered(up.status());
     if down.req_header().uri.query().is_some_and(engine_io::is_asked) {
         upstream.answered_engine_io(up.status());
     }
@@ -476,6 +489,7 @@ async fn reach(
 ) -> Result<Reached, Failure> {
     for server in upstream.candidates(place.holder, place.key.as_deref()) {
         let this = &upstream.servers[server];
+        this.tried();
         if may_use_pool && let Some(socket) = Pool::take(this.id, client.map(|(ends, _)| ends), Instant::now()) {
             return Ok(Reached { socket, server, is_pooled: true });
         }

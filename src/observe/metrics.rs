@@ -40,6 +40,9 @@ pub struct Metrics {
     lost_sessions: IntCounterVec,
     findings: IntGaugeVec,
     discovery_failing: IntGaugeVec,
+    up: IntGaugeVec,
+    checks: IntCounterVec,
+    transitions: IntCounterVec,
     connect_failures: IntCounterVec,
     series: Arc<AllSeries>,
     errors: IntCounterVec,
@@ -81,6 +84,12 @@ const DIRECTIONS: [&str; 2] = ["up", "down"];
 
 /// What became of those who came to stay where there is a pace, as label values.
 const PACED: [&str; 3] = ["at_once", "waited", "refused"];
+
+/// What checks find out, as label values.
+const CHECKS: [&str; 2] = ["passed", "failed"];
+
+/// What servers become, as label values.
+const TRANSITIONS: [&str; 2] = ["up", "down"];
 
 /// The codes of Closes, as label values. Those that the standard names have one each.
 const CLOSE_CODES: [&str; 20] = [
@@ -206,6 +215,24 @@ impl Metrics {
                 &["upstream", "server"],
             ),
             series: Arc::default(),
+            up: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("steadfast_server_up", "Whether a server is fit for clients: 1 while it is so."),
+                    &["upstream", "server"],
+                )
+                .expect("a valid metric"),
+            ),
+            checks: counters(
+                "steadfast_server_health_checks_total",
+                "Health checks of servers, by result: passed, failed.",
+                &["upstream", "server", "result"],
+            ),
+            transitions: counters(
+                "steadfast_server_transitions_total",
+                "How often servers have come up and gone down.",
+                &["upstream", "server", "to"],
+            ),
             discovery_failing: register(
                 &registry,
                 IntGaugeVec::new(
@@ -390,6 +417,9 @@ impl Metrics {
             _series: self.series(upstream, server),
             open: Kind::ALL.map(|kind| self.open.with_label_values(&[kind.label(), upstream, server])),
             connect_failures: self.connect_failures.with_label_values(&[upstream, server]),
+            up: self.up.with_label_values(&[upstream, server]),
+            checks: CHECKS.map(|result| self.checks.with_label_values(&[upstream, server, result])),
+            transitions: TRANSITIONS.map(|to| self.transitions.with_label_values(&[upstream, server, to])),
         }
     }
 
@@ -403,6 +433,9 @@ impl Metrics {
             key: key.clone(),
             open: self.open.clone(),
             connect_failures: self.connect_failures.clone(),
+            up: self.up.clone(),
+            checks: self.checks.clone(),
+            transitions: self.transitions.clone(),
             all: self.series.clone(),
         });
         all.insert(key, Arc::downgrade(&series));
@@ -548,6 +581,9 @@ struct Series {
     key: (String, String),
     open: IntGaugeVec,
     connect_failures: IntCounterVec,
+    up: IntGaugeVec,
+    checks: IntCounterVec,
+    transitions: IntCounterVec,
     all: Arc<AllSeries>,
 }
 
@@ -567,6 +603,13 @@ impl Drop for Series {
             let _ = self.open.remove_label_values(&[kind.label(), upstream, server]);
         }
         let _ = self.connect_failures.remove_label_values(&[upstream, server]);
+        let _ = self.up.remove_label_values(&[upstream, server]);
+        for result in CHECKS {
+            let _ = self.checks.remove_label_values(&[upstream, server, result]);
+        }
+        for to in TRANSITIONS {
+            let _ = self.transitions.remove_label_values(&[upstream, server, to]);
+        }
     }
 }
 
@@ -577,9 +620,24 @@ pub struct ServerMetrics {
     open: [IntGauge; 4],
     /// Connections that could not be made.
     pub connect_failures: IntCounter,
+    /// 1 while it is up.
+    pub up: IntGauge,
+    checks: [IntCounter; CHECKS.len()],
+    transitions: [IntCounter; TRANSITIONS.len()],
 }
 
 impl ServerMetrics {
+    /// One more check, which it has passed or not.
+    pub fn checked(&self, is_passed: bool) {
+        self.checks[usize::from(!is_passed)].inc();
+    }
+
+    /// It has come up, or gone down.
+    pub fn turned(&self, is_up: bool) {
+        self.up.set(is_up.into());
+        self.transitions[usize::from(!is_up)].inc();
+    }
+
     /// The gauge of open exchanges and relays of `kind`.
     pub fn open(&self, kind: Kind) -> &IntGauge {
         &self.open[kind as usize]

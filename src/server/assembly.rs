@@ -14,13 +14,14 @@ use crate::config::{AffinitySource, Config, Timeouts};
 use crate::exchange::Front;
 use crate::observe::Observer;
 use crate::session_store::SessionStore;
+use crate::upstream::discovery::Findings;
 use crate::upstream::{Servers, Upstream};
 
 /// What lives as long as the process.
 #[derive(Debug)]
 pub(super) struct Assembly {
     pub(super) observer: Arc<Observer>,
-    servers: Servers,
+    pub(super) servers: Servers,
     admission: Arc<Admission>,
     stopping: watch::Receiver<bool>,
     /// What tags are keyed with where no file says.
@@ -33,8 +34,16 @@ impl Assembly {
         Self { observer, servers: Servers::default(), admission, stopping, own_secret: OnceLock::new() }
     }
 
-    /// What serves by `config`, in the place of `before`.
-    pub(super) fn front(&self, config: &Config, before: Option<&Front>) -> Front {
+    /// What serves by `config`, with the servers that were `found`, in the place of `before`.
+    pub(super) fn front(&self, config: &Config, found: &Findings, before: Option<&Front>) -> Front {
+        self.admission.change(&config.limits, descriptors(config));
+        tell_of_admission(config, self.admission.max());
+        tell_of_tls(config);
+        self.front_with(config, found, before)
+    }
+
+    /// The same where only the servers are others, which is nothing to tell of.
+    pub(super) fn front_with(&self, config: &Config, found: &Findings, before: Option<&Front>) -> Front {
         let secret = config.affinity_secret.clone().unwrap_or_else(|| self.own_secret(config));
         let longest = |of: fn(&Timeouts) -> Duration| {
             config.upstreams.iter().map(|upstream| of(&upstream.timeouts)).max().unwrap_or_default()
@@ -42,12 +51,9 @@ impl Assembly {
         let metrics = &self.observer.metrics;
         let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
         let sessions = before.map(|before| before.sessions.clone()).filter(|it| it.is_of(&config.session_store));
-        self.admission.change(&config.limits, descriptors(config));
-        tell_of_admission(config, self.admission.max());
-        tell_of_tls(config);
         Front {
             routes: config.routes.clone(),
-            upstreams: Upstream::all(config, &secret, metrics, &self.servers, upstreams_before),
+            upstreams: Upstream::all(config, found, &secret, metrics, &self.servers, upstreams_before),
             secret,
             sessions: sessions.unwrap_or_else(|| Arc::new(SessionStore::new(&config.session_store, metrics))),
             trusted: config.trusted_proxies.clone(),

@@ -19,6 +19,7 @@ use super::drains::Drains;
 use super::posts::{Duty, Post};
 use super::rebalance::{self, Rebalancer};
 use super::sockets::bind_shared;
+use super::upkeep::{News, Upkeep};
 use super::worker::Assignment;
 use crate::admin::{self, Admin};
 use crate::command::{Command, Reloaded, Target};
@@ -35,6 +36,7 @@ pub(super) struct Control {
     pub(super) file: Option<PathBuf>,
     pub(super) assembly: Assembly,
     pub(super) service: Arc<Service>,
+    pub(super) upkeep: Upkeep,
     pub(super) posts: Vec<Arc<Post>>,
     /// Where each worker hears of new posts.
     pub(super) crew: Vec<mpsc::UnboundedSender<Assignment>>,
@@ -115,6 +117,7 @@ impl Control {
                 Some(command) = commands.recv() => self.obey_command(command).await,
                 _ = seconds.tick(), if self.drains.is_any() => self.drains.look(&self.workers).await,
                 now = looks.tick() => self.rebalancer.look(&self.service.front(), &self.workers, now.into_std()).await,
+                news = self.upkeep.news() => self.hear(news).await,
             }
         }
     }
@@ -142,6 +145,27 @@ impl Control {
             Command::Plan(upstream, reply) => drop(reply.send(rebalance::plan(&upstream, &front, &workers).await)),
             Command::Drains(reply) => drop(reply.send(self.drains.progress())),
         }
+    }
+
+    async fn hear(&mut self, news: News) {
+        match news {
+            News::Found => self.found().await,
+            News::Missed => self.upkeep.look_after(&self.service.front().upstreams),
+            News::Turned(turn) => {
+                let front = self.service.front();
+                let upstream = front.upstreams.iter().find(|upstream| upstream.name == turn.upstream);
+                upstream.into_iter().for_each(|upstream| self.upkeep.look_at(upstream));
+            }
+        }
+    }
+
+    /// Puts the servers in force that are found now.
+    async fn found(&mut self) {
+        let before = self.service.front();
+        let after = Arc::new(self.assembly.front_with(&self.config, &self.upkeep.findings(), Some(&before)));
+        self.upkeep.look_after(&after.upstreams);
+        self.service.replace(after.clone());
+        self.drains.follow(&before, &after, &self.workers).await;
     }
 
     /// Reads the file again, puts what it says in force, and tells what that changes.
@@ -177,8 +201,10 @@ impl Control {
         let admin = self.admin_of(&config)?;
         let log = AccessLog::open(&config.access_log, self.assembly.observer.metrics.log_lines_lost.clone())?;
 
+        self.upkeep.ask(&config, &self.assembly.observer.metrics);
         let before = self.service.front();
-        let after = Arc::new(self.assembly.front(&config, Some(&before)));
+        let after = Arc::new(self.assembly.front(&config, &self.upkeep.findings(), Some(&before)));
+        self.upkeep.look_after(&after.upstreams);
         self.service.replace(after.clone());
         self.drains.follow(&before, &after, &self.workers).await;
         self.serve_at(posts, &config);

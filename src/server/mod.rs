@@ -18,6 +18,7 @@ mod drains;
 mod posts;
 mod rebalance;
 mod sockets;
+mod upkeep;
 mod worker;
 
 use std::io;
@@ -42,6 +43,7 @@ use control::{Control, End};
 use drains::Drains;
 use posts::Post;
 use rebalance::Rebalancer;
+use upkeep::Upkeep;
 
 /// Why the proxy could not start, or not change.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +105,9 @@ impl Server {
         let log = AccessLog::open(&config.access_log, metrics.log_lines_lost.clone())?;
         let (log, writer) = log.map_or((None, None), |(log, writer)| (Some(log), Some(writer)));
         let assembly = Assembly::new(&config, Arc::new(Observer::new(metrics, log)), stopping);
-        let service = Arc::new(Service::new(Arc::new(assembly.front(&config, None))));
+        let runtime = worker::runtime()?;
+        let mut upkeep = runtime.block_on(Upkeep::begin(&config, &assembly.servers, &assembly.observer.metrics));
+        let service = Arc::new(Service::new(Arc::new(assembly.front(&config, &upkeep.findings(), None))));
 
         let (workers, inboxes) = Workers::new(config.threads.get());
         let (crew, assignments): (Vec<_>, Vec<_>) = inboxes.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -115,12 +119,12 @@ impl Server {
         let token = config.admin.as_ref().and_then(|admin| admin.token.clone());
         let workers = Arc::new(workers);
         let admin = Arc::new(Admin::new(service.clone(), workers.clone(), desk, token));
-        let runtime = worker::runtime()?;
         let mut control = Control {
             config,
             file,
             assembly,
             service,
+            upkeep,
             posts,
             crew,
             workers,
@@ -132,6 +136,7 @@ impl Server {
             stop,
         };
         let end = runtime.block_on(async {
+            control.upkeep.look_after(&control.service.front().upstreams);
             control.posts.iter().for_each(|post| control.assign(post));
             if let Some(socket) = admin_socket {
                 control.listen_for_admin(socket)?;

@@ -370,15 +370,17 @@ impl HealthCell {
 
     /// A client is sent there.
     pub fn tried(&self, now: Instant) {
-        if !self.is_up() {
-            self.change(|health| health.tried(now));
-        }
+        self.change(|health| health.tried(now));
+    }
+
+    /// Whether clients have met failures that an answer could clear.
+    pub fn is_troubled(&self) -> bool {
+        self.is_troubled.load(Ordering::Relaxed)
     }
 
     /// A client was answered.
     pub fn succeeded(&self, now: Instant) -> Option<Transition> {
-        let is_troubled = self.is_troubled.load(Ordering::Relaxed);
-        is_troubled.then(|| self.change(|health| health.succeeded(now)))?
+        self.is_troubled().then(|| self.change(|health| health.succeeded(now)))?
     }
 
     /// A client could not be served, for the reason given.

@@ -5,6 +5,7 @@
 //! exchanges and relays keep the one that they began with. A [`Server`] lives on through all of
 //! them, so what is known of it, and who is connected to it, outlives every snapshot.
 
+pub mod check;
 pub mod connect;
 pub mod discovery;
 pub mod headers;
@@ -20,16 +21,19 @@ use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 pub use pool::Pool;
-pub use servers::{Server, ServerId, Servers};
+pub use servers::{Joins, Server, ServerId, Servers, Turn};
 
+use check::Plan;
+use discovery::Findings;
 use pace::{Pace, TooMany};
 
 use crate::affinity::doctor::{self, Doctor, News, Patient};
 use crate::affinity::learned::ServerName;
 use crate::affinity::tag::{Secret, ServerTag};
-use crate::balance::{Balancer, Chance};
+use crate::balance::{Balancer, Candidate, Chance};
 use crate::config::{self, AffinitySource, Config, Sse, StickyCookie, TcpKeepalive, Timeouts, WebSocket};
 use crate::handshake::Damage;
 use crate::observe::Sayings;
@@ -45,8 +49,10 @@ const SHARE_SLACK: u64 = 5;
 pub struct Upstream {
     /// Its name in the file.
     pub name: String,
-    /// Its servers, in the order of the file.
+    /// Its servers: those of the file, then those that were found.
     pub servers: Vec<Arc<Server>>,
+    /// How they are checked, if they are.
+    pub checks: Option<Plan>,
     /// Where its clients' keys are looked for.
     pub affinity: Vec<AffinitySource>,
     /// How long each phase may take.
@@ -83,24 +89,26 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// The upstreams of a configuration, in its order, over servers of `servers`. What `before`
-    /// has gathered goes on, where it is about the same thing.
+    /// The upstreams of a configuration, in its order, over servers of `servers`, with those among them
+    /// that were `found`. What `before` has gathered goes on, where it is about the same thing.
     pub fn all(
         config: &Config,
+        found: &Findings,
         secret: &Secret,
         metrics: &Metrics,
         servers: &Servers,
         before: &[Arc<Self>],
     ) -> Vec<Arc<Self>> {
-        let upstream = |it: &config::Upstream| {
+        let upstream = |(number, it): (usize, &config::Upstream)| {
             let before = before.iter().find(|before| before.name == it.name).map(|before| &**before);
-            Arc::new(Self::new(it, config.tcp_keepalive, secret, metrics, servers, before))
+            let all = it.servers_with(&found.of(number));
+            Arc::new(Self::new((it, &all), config.tcp_keepalive, secret, metrics, servers, before))
         };
-        config.upstreams.iter().map(upstream).collect()
+        config.upstreams.iter().enumerate().map(upstream).collect()
     }
 
     fn new(
-        config: &config::Upstream,
+        (config, all): (&config::Upstream, &[config::Server]),
         tcp_keepalive: TcpKeepalive,
         secret: &Secret,
         metrics: &Metrics,
@@ -113,12 +121,19 @@ impl Upstream {
             let same = before.and_then(|before| before.pace.clone()).filter(|pace| pace.is_of(pacing));
             same.unwrap_or_else(|| Arc::new(Pace::new(pacing)))
         };
+        let tls = config.tls.as_ref().map(|tls| tls.back.clone());
+        let plan = |check| Plan { check, tls: tls.clone(), send_proxy_protocol: config.send_proxy_protocol };
+        let joins = match before.is_some_and(|before| !before.servers.is_empty()) {
+            true => Joins::Others,
+            false => Joins::Nobody,
+        };
         Self {
             name: config.name.clone(),
-            balancer: Balancer::new(config.balance, &config.servers),
-            servers: config.servers.iter().map(|server| servers.server(&config.name, server, metrics)).collect(),
-            tags: config.servers.iter().map(|server| secret.server(&server.name)).collect(),
-            names: config.servers.iter().map(|server| ServerName::of(&server.name)).collect(),
+            balancer: Balancer::new(config.balance, all),
+            servers: all.iter().map(|server| servers.server(config, server, joins, metrics)).collect(),
+            checks: config.health_check.clone().map(plan),
+            tags: all.iter().map(|server| secret.server(&server.name)).collect(),
+            names: all.iter().map(|server| ServerName::of(&server.name)).collect(),
             affinity: config.affinity.clone(),
             doctor: doctor.unwrap_or_else(|| Arc::new(new_doctor())),
             timeouts: config.timeouts,
@@ -130,28 +145,38 @@ impl Upstream {
             drain: config.drain,
             rebalance: config.rebalance,
             tcp_keepalive,
-            tls: config.tls.as_ref().map(|tls| tls.back.clone()),
+            tls,
             metrics: metrics.upstream(&config.name),
             keyless: before.map(|before| before.keyless.clone()).unwrap_or_default(),
         }
     }
 
     /// The servers in the order in which to try them, each once: the one that holds the session, if
-    /// it still keeps any, then those that `key` leads to, or whom the balance chooses without one.
+    /// it still keeps any and is up, or nobody is; then those that `key` leads to, or whom the balance
+    /// chooses without one. Those that are down come last.
     pub fn candidates(&self, session: Option<usize>, key: Option<&[u8]>) -> impl Iterator<Item = usize> {
-        let session = session.filter(|server| self.servers[*server].state().keeps_sessions());
+        let now = Instant::now();
+        let is_fit = |server: &usize| self.servers[*server].candidate(now).is_up || !self.has_servers_up(now);
+        let keeps = |server: &usize| self.servers[*server].state().keeps_sessions();
+        let session = session.filter(keeps).filter(is_fit);
         // Not before they are asked for: a session takes no turn of others.
-        let others = iter::once_with(move || self.balanced(key)).flatten();
+        let others = iter::once_with(move || self.balanced(key, now)).flatten();
         session.into_iter().chain(others.filter(move |server| Some(*server) != session))
     }
 
-    fn balanced(&self, key: Option<&[u8]>) -> impl Iterator<Item = usize> {
+    /// Whether anybody who takes clients is open to them.
+    fn has_servers_up(&self, now: Instant) -> bool {
+        let works = |server: &Arc<Server>| server.state().takes_clients() && server.candidate(now).is_up;
+        self.servers.iter().any(works)
+    }
+
+    fn balanced(&self, key: Option<&[u8]>, now: Instant) -> impl Iterator<Item = usize> {
         let chance = match key {
             Some(_) => Chance::default(),
             None => Chance { turn: self.keyless.fetch_add(1, Ordering::Relaxed), dice: fastrand::u64(..) },
         };
         let key = key.map(|key| self.balancer.hash(key));
-        self.balancer.order(key, |server| self.servers[server].candidate(), chance)
+        self.balancer.order(key, move |server| self.servers[server].candidate(now), chance)
     }
 
     /// What is to be remembered of `key`, so that [`Upstream::owner`] can tell where it leads.
@@ -161,16 +186,23 @@ impl Upstream {
 
     /// Where a key of this hash leads at this moment.
     pub fn owner(&self, hash: u64) -> Option<&Arc<Server>> {
-        let candidate = |server: usize| self.servers[server].candidate();
+        let now = Instant::now();
+        let candidate = |server: usize| self.servers[server].candidate(now);
         self.balancer.order(Some(hash), candidate, Chance::default()).next().map(|server| &self.servers[server])
     }
 
     /// How many connections each of its servers has above its share of all of them, which is by
-    /// weight among those that take clients. A tenth and a few more than that are no matter.
+    /// weight, as far as they are warm, among those that take clients and are up, if any is. A tenth and
+    /// a few more than that are no matter.
     pub fn excess(&self) -> Vec<(ServerId, usize)> {
-        let candidates: Vec<_> = self.servers.iter().map(|server| server.candidate()).collect();
-        let weight =
-            |at: usize| if candidates[at].state.takes_clients() { u64::from(candidates[at].weight) } else { 0 };
+        let now = Instant::now();
+        let is_any_up = self.has_servers_up(now);
+        let candidates: Vec<_> = self.servers.iter().map(|server| server.candidate(now)).collect();
+        let weight = |at: usize| {
+            let Candidate { weight, warmth, is_up, state, .. } = candidates[at];
+            let takes_some = state.takes_clients() && (is_up || !is_any_up);
+            if takes_some { u64::from(weight) * u64::from(warmth) } else { 0 }
+        };
         let (open, weights) =
             (candidates.iter().map(|it| it.open).sum::<usize>(), (0..candidates.len()).map(weight).sum::<u64>());
         let above = |at: usize| {
@@ -240,7 +272,7 @@ impl Upstream {
 
     fn census(&self) -> doctor::Servers {
         let open = || self.servers.iter().map(|server| server.connections());
-        let is_ready = |server: &&Arc<Server>| server.state().takes_clients() && !server.is_failing();
+        let is_ready = |server: &&Arc<Server>| server.state().takes_clients() && server.is_up() && !server.is_failing();
         doctor::Servers {
             ready: self.servers.iter().filter(is_ready).count(),
             open: open().sum(),

@@ -14,6 +14,7 @@ use crate::observe::metrics::Metrics;
 use crate::relay::run::{Handover, Stopped};
 use crate::relay::{ClientFraming, Events, ServerFraming, WebSocket};
 use crate::upstream::Servers;
+use crate::upstream::discovery::Findings;
 
 const FILE: &str = "\
 listeners: [{ bind: \"127.0.0.1:8080\" }]
@@ -32,8 +33,15 @@ impl Process {
     fn new() -> Self {
         let config = config::parse(FILE, "steadfast.yaml").expect("it is right");
         let observer = Arc::new(Observer::new(Metrics::new(), None));
-        let upstream =
-            Upstream::all(&config, &Secret::new(b"secret"), &observer.metrics, &Servers::default(), &[]).remove(0);
+        let upstream = Upstream::all(
+            &config,
+            &Findings::default(),
+            &Secret::new(b"secret"),
+            &observer.metrics,
+            &Servers::default(),
+            &[],
+        )
+        .remove(0);
         Self { observer, upstream }
     }
 
