@@ -16,6 +16,8 @@ mod pool;
 pub mod request;
 pub mod response;
 mod servers;
+#[cfg(test)]
+mod simulation;
 
 use std::iter;
 use std::net::IpAddr;
