@@ -110,6 +110,8 @@ pub enum EndReason {
     Drained,
     /// It belongs to another server by now.
     Rebalanced,
+    /// Its server is down, and relays of such end.
+    ServerDown,
     /// The proxy is stopping.
     Shutdown,
     /// The proxy itself answered, with an error.
@@ -135,6 +137,7 @@ impl EndReason {
         Self::Operator,
         Self::Drained,
         Self::Rebalanced,
+        Self::ServerDown,
         Self::Shutdown,
         Self::Refused,
     ];
@@ -146,7 +149,7 @@ impl EndReason {
 
     /// Whether the client is to come back at once, and will be served: elsewhere, or by another process.
     pub fn is_move(self) -> bool {
-        matches!(self, Self::Drained | Self::Rebalanced | Self::Shutdown)
+        matches!(self, Self::Drained | Self::Rebalanced | Self::ServerDown | Self::Shutdown)
     }
 
     /// The word for logs and metric labels.
@@ -165,6 +168,7 @@ impl EndReason {
             Self::Operator => "operator",
             Self::Drained => "drained",
             Self::Rebalanced => "rebalanced",
+            Self::ServerDown => "server_down",
             Self::Shutdown => "shutdown",
             Self::Refused => "refused",
         }

@@ -23,11 +23,12 @@ use super::upkeep::{News, Upkeep};
 use super::worker::Assignment;
 use crate::admin::{self, Admin};
 use crate::command::{Command, Reloaded, Target};
-use crate::config::{self, Config};
+use crate::config::{self, Config, OnDown};
 use crate::listener::Listener;
 use crate::observe::access_log::{AccessLog, Writer};
 use crate::relay::inbox::Workers;
 use crate::service::Service;
+use crate::upstream::Turn;
 
 /// What there is to change.
 pub(super) struct Control {
@@ -151,11 +152,18 @@ impl Control {
         match news {
             News::Found => self.found().await,
             News::Missed => self.upkeep.look_after(&self.service.front().upstreams),
-            News::Turned(turn) => {
-                let front = self.service.front();
-                let upstream = front.upstreams.iter().find(|upstream| upstream.name == turn.upstream);
-                upstream.into_iter().for_each(|upstream| self.upkeep.look_at(upstream));
-            }
+            News::Turned(turn) => self.hear_of(&turn).await,
+        }
+    }
+
+    async fn hear_of(&mut self, turn: &Turn) {
+        let front = self.service.front();
+        let Some(upstream) = front.upstreams.iter().find(|upstream| upstream.name == turn.upstream) else { return };
+        self.upkeep.look_at(upstream);
+        if turn.is_up {
+            self.drains.regain(turn.server, &self.workers).await;
+        } else if upstream.on_down == OnDown::Close {
+            self.drains.lose(turn.server, upstream.drain.spread, &self.workers).await;
         }
     }
 

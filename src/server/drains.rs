@@ -15,13 +15,15 @@ use crate::relay::EndReason;
 use crate::relay::departures::{Drain, DrainId, Whose};
 use crate::relay::inbox::Workers;
 use crate::upstream::leaving::Leaving;
-use crate::upstream::{Server, Upstream};
+use crate::upstream::{Server, ServerId, Upstream};
 
 /// All of them, by target: there is one at a time for each.
 #[derive(Debug, Default)]
 pub(super) struct Drains {
     next_id: u64,
     known: Vec<Known>,
+    /// The servers that are down and whose relays end for it, and until when they do.
+    lost: Vec<(ServerId, DrainId, Instant)>,
 }
 
 #[derive(Debug)]
@@ -131,11 +133,32 @@ impl Drains {
 
     /// Whether any goes on.
     pub(super) fn is_any(&self) -> bool {
-        self.known.iter().any(|known| !known.is_over)
+        !self.lost.is_empty() || self.known.iter().any(|known| !known.is_over)
+    }
+
+    /// `server` is down, and its relays end over `spread`, unless it is up before.
+    pub(super) async fn lose(&mut self, server: ServerId, spread: Duration, workers: &Workers) {
+        self.regain(server, workers).await;
+        self.next_id += 1;
+        let (id, whose) = (DrainId(self.next_id), Whose::Server(server));
+        tell(workers, Drain { id, whose, reason: EndReason::ServerDown, spread, with_newcomers: false }).await;
+        self.lost.push((server, id, Instant::now() + spread));
+    }
+
+    /// `server` is up: whoever is still there stays.
+    pub(super) async fn regain(&mut self, server: ServerId, workers: &Workers) {
+        while let Some(at) = self.lost.iter().position(|(lost, ..)| *lost == server) {
+            workers.cancel(self.lost.swap_remove(at).1).await;
+        }
     }
 
     /// Sees who is done, and to the end of whose time is over. To be called every second.
     pub(super) async fn look(&mut self, workers: &Workers) {
+        let now = Instant::now();
+        // A moment later, for whoever was to be the last.
+        while let Some(at) = self.lost.iter().position(|(.., until)| *until + Duration::from_secs(1) < now) {
+            workers.cancel(self.lost.swap_remove(at).1).await;
+        }
         let mut next_id = self.next_id;
         for known in self.known.iter_mut().filter(|known| !known.is_over) {
             let Progress { target, elapsed, open, .. } = known.progress();

@@ -36,7 +36,7 @@ use crate::affinity::doctor::{self, Doctor, News, Patient};
 use crate::affinity::learned::ServerName;
 use crate::affinity::tag::{Secret, ServerTag};
 use crate::balance::{Balancer, Candidate, Chance};
-use crate::config::{self, AffinitySource, Config, Sse, StickyCookie, TcpKeepalive, Timeouts, WebSocket};
+use crate::config::{self, AffinitySource, Config, OnDown, Sse, StickyCookie, TcpKeepalive, Timeouts, WebSocket};
 use crate::handshake::Damage;
 use crate::observe::Sayings;
 use crate::observe::metrics::{Metrics, UpstreamMetrics};
@@ -73,6 +73,8 @@ pub struct Upstream {
     pub drain: config::Drain,
     /// At which pace its relays move to where they belong; `None`: they stay.
     pub rebalance: Option<config::Rebalance>,
+    /// What becomes of relays whose server goes down.
+    pub on_down: OnDown,
     /// How TCP finds out that a silent peer of a relay is gone.
     pub tcp_keepalive: TcpKeepalive,
     /// How its servers are spoken to over TLS; `None`: in plain text.
@@ -146,6 +148,7 @@ impl Upstream {
             send_proxy_protocol: config.send_proxy_protocol,
             drain: config.drain,
             rebalance: config.rebalance,
+            on_down: config.on_down,
             tcp_keepalive,
             tls,
             metrics: metrics.upstream(&config.name),
