@@ -57,6 +57,16 @@ async fn end_for(reason: EndReason) -> (Proxy, &'static str) {
             proxy.settles("steadfast_ends_total", &[("end_reason", reason.label())], 1.0).await;
             (proxy, "/events")
         }
+        EndReason::ServerDown => {
+            let asked = Upstream::start().await;
+            let check = format!("{{ tcp: on, port: {}, interval: 100ms, fall: 1 }}", asked.address().port());
+            let setup = chat().of_upstream("health_check", &check).of_upstream("on_down", "close");
+            let proxy = setup.of_upstream("drain", "{ spread: 0s }").run().await;
+            let (mut client, _upstream) = open_events(&proxy, &server).await;
+            drop(asked);
+            client.rest().await;
+            (proxy, "/events")
+        }
         EndReason::PeerGone => {
             let proxy = chat().websocket("{ ping: 1s, pong_timeout: 100ms }").run().await;
             let (mut client, _upstream) = open(&proxy, &server).await;

@@ -14,6 +14,10 @@ mod bodies;
 mod parked;
 // Connections used again: keep-alive, pipelining, pools, and pooled connections gone stale.
 mod connections;
+// Servers that are down, found out by checks and by clients, and back again.
+mod health;
+// Servers behind names: who joins, who leaves, and name servers that have lost their minds.
+mod discovery;
 // Servers that refuse, stall, break off or talk nonsense, and clients that leave meanwhile.
 mod failures;
 // Clients that break the rules: no HTTP, smuggling, endless heads.

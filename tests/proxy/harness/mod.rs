@@ -8,6 +8,7 @@ pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod crowd;
+pub(crate) mod dns;
 pub(crate) mod haproxy;
 pub(crate) mod hop;
 pub(crate) mod http2;

@@ -42,6 +42,12 @@ impl Setup {
         self
     }
 
+    /// An upstream whose list of servers is written as it stands in the file.
+    pub(crate) fn upstream_of(mut self, name: &str, servers: &str) -> Self {
+        self.upstreams.push(vec![format!("  {name}:"), format!("    servers: [{servers}]")]);
+        self
+    }
+
     /// Affinity of the last upstream, as a YAML list.
     pub(crate) fn affinity(self, list: &str) -> Self {
         self.of_upstream("affinity", list)
@@ -166,7 +172,8 @@ impl Setup {
         Proxy { process, address, admin, file, _directory: directory }
     }
 
-    fn of_upstream(mut self, key: &str, value: &str) -> Self {
+    /// Another key of the last upstream, as YAML.
+    pub(crate) fn of_upstream(mut self, key: &str, value: &str) -> Self {
         let upstream = self.upstreams.last_mut().expect("an upstream comes first");
         upstream.push(format!("    {key}: {value}"));
         self
