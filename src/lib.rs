@@ -15,7 +15,7 @@
 //!  accept)   headers,  keep-alive) place     ├─ affinity   which client is this, across connections?
 //!            TLS)                  with the  ├─ session_store   which server issued this session?
 //!                                  order)    ├─ balance    which server serves that client?
-//!                                            ├─ upstream   how is that server reached, what does it see?
+//!                                            ├─ upstream   which servers are there, are they up, how is one reached?
 //!                                            ├─ relay      what does the connection become, when does it end?
 //!                                            └─ observe    one log line, a few counters
 //! ```
@@ -36,7 +36,7 @@
 //! # What may call what
 //!
 //! The *core* (`admission`, `route`, `handshake`, `affinity`, `balance`, `proxy_protocol`,
-//! `tls` but for its files, and the parts of `relay` and `http2` marked pure) decides. It opens no
+//! `tls` but for its files, and the parts of `relay`, `http2` and `upstream` marked pure) decides. It opens no
 //! socket, spawns no task and reads no clock:
 //! time and randomness come in as arguments, so its tests are plain function calls. The *shell*
 //! (`server`, `listener`, `http2`, `connection`, `exchange`, `session_store`, `upstream`, `socket`,
