@@ -174,6 +174,7 @@ impl Control {
         self.upkeep.look_after(&after.upstreams);
         self.service.replace(after.clone());
         self.drains.follow(&before, &after, &self.workers).await;
+        tracing::info!("the servers that are found now are in force");
     }
 
     /// Reads the file again, puts what it says in force, and tells what that changes.

@@ -91,6 +91,7 @@ async fn what_is_open_stays_when_its_server_is_found_no_more() {
     let (mut client, mut server) = open_on(proxy.connect().await, &a).await;
     names.has("chat.test.", &NAMES[1..2]);
     proxy.heard("removed 127.0.0.1:").await;
+    proxy.heard("found now are in force").await;
     assert_eq!(proxy.exchange(GET).await.text(), NAMES[1]);
     client.send(masked_frame("up")).await;
     server.until(&masked_frame("up")).await;
