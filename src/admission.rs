@@ -92,6 +92,19 @@ impl Admission {
         (before < self.open_max()).then_some(ticket)
     }
 
+    /// A connection that another process has let in: it stays, however many there are.
+    pub fn ticket_of_arrival(self: &Arc<Self>) -> Ticket {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ticket { admission: self.clone(), is_served: true }
+    }
+
+    /// The same for the seat of its `client`.
+    pub fn seat_of_arrival(self: &Arc<Self>, client: IpAddr) -> Box<Seat> {
+        let client = network(client);
+        *self.clients(client).entry(client).or_default() += 1;
+        Box::new(Seat { admission: self.clone(), client })
+    }
+
     /// One more connection in use by `client`; `None` when it has as many as it may have.
     pub fn seat(self: &Arc<Self>, client: IpAddr) -> Option<Box<Seat>> {
         let client = network(client);
@@ -223,6 +236,18 @@ mod tests {
         drop((tickets, seats));
         assert!(admission.ticket().is_some_and(|ticket| ticket.is_served()));
         assert!(admission.seat([10, 0, 0, 1].into()).is_some());
+    }
+
+    #[test]
+    fn who_was_let_in_by_another_process_stays_and_counts() {
+        let admission = admission(Some(1), Some(1), 1024);
+        let client = [10, 0, 0, 1].into();
+        let tickets = [admission.ticket_of_arrival(), admission.ticket_of_arrival()];
+        let seats = [admission.seat_of_arrival(client), admission.seat_of_arrival(client)];
+        assert!(tickets.iter().all(Ticket::is_served));
+        assert!(admission.ticket().is_some_and(|ticket| !ticket.is_served()) && admission.seat(client).is_none());
+        drop((tickets, seats));
+        assert!(admission.ticket().is_some_and(|ticket| ticket.is_served()) && admission.seat(client).is_some());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config};
-use crate::server::{Server, StartError};
+use crate::server::{Address, Server, StartError};
 
 /// A reverse proxy and load balancer for connections that stay: WebSocket, server-sent events,
 /// long-polling, Socket.IO.
@@ -26,6 +26,7 @@ use crate::server::{Server, StartError};
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.\n\
     Signals: SIGTERM and SIGINT stop accepting, let exchanges finish within shutdown.grace, end relays, exit 0;\n\
     a second one exits at once. SIGHUP reads the configuration file again; a wrong one changes nothing.\n\
+    SIGUSR2 starts the binary again, as it stands on the disk now, and hands all connections over to it.\n\
     Environment: RUST_LOG=debug shows more in the log on standard error.")]
 struct Arguments {
     #[command(subcommand)]
@@ -39,6 +40,10 @@ enum Command {
         /// The configuration file
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// Take over the connections of the running proxy, which then ends; it is asked at hand_over.socket
+        /// of the configuration, or at SOCKET (@NAME is an abstract one)
+        #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true)]
+        take_over: Option<Option<Address>>,
     },
     /// Check a configuration file: every mistake with its line, and what would be right
     Check {
@@ -83,7 +88,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse(); // Exits with 2 by itself.
     start_log();
     let done = match arguments.command {
-        Command::Run { config } => load(&config).and_then(|loaded| run(loaded, config)),
+        Command::Run { config, take_over } => load(&config).and_then(|loaded| run(loaded, config, take_over)),
         Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
         Command::Health { config } => health::health(&config),
         Command::Reload { config } => reload::reload(&config),
@@ -112,10 +117,20 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
     })
 }
 
-/// Serves until told to stop.
-pub(crate) fn run(config: Config, file: PathBuf) -> Done {
+/// Serves until told to stop, in the place of the process that is to be asked at `take_over`, if any.
+fn run(config: Config, file: PathBuf, take_over: Option<Option<Address>>) -> Done {
     raise_open_files();
-    Server::bind(config, Some(file)).and_then(Server::run).map_err(|error| failed(&error))
+    let server = match take_over {
+        None => Server::bind(config, Some(file)),
+        Some(address) => {
+            let address = address.or_else(|| config.hand_over.clone().map(Address::Path)).ok_or_else(|| {
+                eprintln!("steadfast: --take-over: nobody to ask: set hand_over.socket, or say --take-over=SOCKET");
+                ExitCode::from(WRONG)
+            })?;
+            Server::take_over(config, Some(file), &address)
+        }
+    };
+    server.and_then(Server::run).map_err(|error| failed(&error))
 }
 
 pub(crate) fn failed(error: &StartError) -> ExitCode {

@@ -80,6 +80,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// Where the next process asks for the connections of this one; `None`: nowhere.
+    pub hand_over: Option<PathBuf>,
     /// Worker threads, each with its own accept loop.
     pub threads: NonZeroUsize,
     /// The file as it is written, to tell what another one changes.

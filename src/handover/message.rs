@@ -57,9 +57,19 @@ impl Hello {
     }
 }
 
+/// What the old process knows and no file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Knowledge {
+    /// What it keys tags with, where the configuration names no file: sessions that it has tagged stay
+    /// whole with it.
+    pub secret: Option<Vec<u8>>,
+}
+
 /// What the old process says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromOld {
+    /// What it knows.
+    Knows(Knowledge),
     /// What it listens on, each with one descriptor; more follow unless these are the last.
     Sockets {
         /// What the descriptors are, in their order.

@@ -3,7 +3,7 @@
 //! ```text
 //! old                                                    new
 //!  │ ◀───────────── Hello{version, pid} ──────────────▶   │
-//!  │ ── Sockets: what it listens on ─────────────────▶    │ checks its configuration, binds what is
+//!  │ ── Knows, Sockets: what it listens on ──────────▶    │ checks its configuration, binds what is
 //!  │                                                      │ missing, starts all but accepting
 //!  │ ◀───────────────────────────────────────── Ready ──  │
 //!  │ stops accepting, brings its relays to rest           │
@@ -36,7 +36,7 @@ pub mod old;
 mod tests;
 
 pub use channel::{Broken, Channel};
-pub use message::{Purpose, Socket};
+pub use message::{Hello, Knowledge, Purpose, Socket};
 
 use std::time::Duration;
 

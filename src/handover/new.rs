@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::channel::{Broken, Channel};
-use super::message::{self, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Malformed, Socket};
+use super::message::{self, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, Malformed, Socket};
 use super::{ANSWER_WITHIN, COMMIT_WITHIN, READY_WITHIN};
 use crate::connection::Frozen;
 
@@ -15,6 +15,8 @@ pub struct Offer {
     channel: Channel,
     /// Which process it is.
     pub pid: u32,
+    /// What it knows and no file says.
+    pub knowledge: Knowledge,
     /// What it listens on.
     pub sockets: Vec<(Socket, OwnedFd)>,
 }
@@ -35,13 +37,18 @@ const SOCKETS_MAX: usize = 16 * 1024;
 /// When it is not one to go on with.
 pub async fn ask(mut channel: Channel, ours: Hello) -> Result<Offer, Broken> {
     let pid = channel.greet(ours).await?.pid;
+    let knowledge = match channel.receive(ANSWER_WITHIN).await?.0 {
+        FromOld::Knows(knowledge) => knowledge,
+        FromOld::Failed(why) => return Err(Broken::Said(why)),
+        _ => return Err(Broken::Unexpected("what it knows")),
+    };
     let mut sockets = Vec::new();
     loop {
         match channel.receive(ANSWER_WITHIN).await? {
             (FromOld::Sockets { sockets: some, is_last }, descriptors) if some.len() == descriptors.len() => {
                 sockets.extend(some.into_iter().zip(descriptors));
                 if is_last {
-                    return Ok(Offer { channel, pid, sockets });
+                    return Ok(Offer { channel, pid, knowledge, sockets });
                 }
                 if sockets.len() > SOCKETS_MAX {
                     return Err(Broken::Unexpected("the last of its sockets"));

@@ -7,7 +7,9 @@ use std::os::fd::BorrowedFd;
 use tokio::time::timeout;
 
 use super::channel::{Broken, Channel};
-use super::message::{DESCRIPTORS_MAX, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, MESSAGE_BYTES_MAX, Socket};
+use super::message::{
+    DESCRIPTORS_MAX, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, MESSAGE_BYTES_MAX, Socket,
+};
 use super::{ANSWER_WITHIN, READY_WITHIN, REST_WITHIN};
 
 /// What has connections to give away.
@@ -15,18 +17,24 @@ pub trait Giver {
     /// A connection at rest.
     type Resting: Resting;
 
+    /// What it knows and no file says.
+    fn knowledge(&self) -> Knowledge;
+
     /// What is listened on, each with its descriptor.
     fn sockets(&self) -> Vec<(Socket, BorrowedFd<'_>)>;
 
-    /// Stops accepting, closes no listening socket, and brings to rest every relay that can go. The
-    /// next process will listen on these addresses.
-    fn rest(&mut self, listening: &[SocketAddr]) -> impl Future<Output = Vec<Parcel<Self::Resting>>> + Send;
+    /// Stops accepting, but closes no listening socket, and brings to rest every relay that can go.
+    fn rest(&mut self) -> impl Future<Output = Vec<Parcel<Self::Resting>>>;
 
     /// Goes on with `resting` as if nothing had happened.
-    fn go_on(&mut self, resting: Vec<Self::Resting>) -> impl Future<Output = ()> + Send;
+    fn go_on(&mut self, resting: Vec<Self::Resting>) -> impl Future<Output = ()>;
 
     /// Accepts connections again.
-    fn accept_again(&mut self) -> impl Future<Output = ()> + Send;
+    fn accept_again(&mut self);
+
+    /// Closes what it has listened on. The next process accepts at these addresses; what waits at others
+    /// is this one's to serve.
+    fn accept_no_more(&mut self, elsewhere: &[SocketAddr]);
 }
 
 /// A connection at rest.
@@ -61,62 +69,85 @@ pub struct Given {
 /// How much of a message states may take: the rest is for what stands around them.
 const STATES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 4096;
 
-/// Gives away all that `giver` has to whoever has connected, as `ours`.
+/// A next process that is ready. Dropped, it is told that nothing comes.
+#[derive(Debug)]
+pub struct Heir {
+    channel: Channel,
+    pid: u32,
+    /// Where it will listen.
+    listening: Vec<SocketAddr>,
+}
+
+/// Prepares whoever has connected for all that `giver` has, as `ours`. Meanwhile everything goes on, and
+/// this can be dropped at any time.
 ///
 /// # Errors
-/// Why not: then `giver` has everything, and goes on with it.
-pub async fn hand_over<G: Giver + Send>(mut channel: Channel, ours: Hello, giver: &mut G) -> Result<Given, Broken> {
-    let theirs = channel.greet(ours).await?;
-    let listening = match prepare(&mut channel, giver).await {
-        Ok(listening) => listening,
-        Err(error) => return Err(give_up(&mut channel, error).await),
-    };
-    let parcels = giver.rest(&listening).await;
-    let moved = match timeout(REST_WITHIN, send_all(&mut channel, &parcels)).await {
-        Ok(moved) => moved,
-        Err(_) => Err(Broken::Late(REST_WITHIN)),
-    };
-    // Nothing may come between what the new process has said last and this word.
-    let committed = match moved {
-        Ok(refused) => channel.send(&FromOld::Commit, &[]).await.map(|()| refused),
-        Err(error) => Err(error),
-    };
-    match committed {
-        Ok(is_refused) => {
-            let (mut kept, mut relays) = (Vec::new(), 0);
-            for (parcel, is_refused) in parcels.into_iter().zip(is_refused) {
-                if is_refused {
-                    kept.push(parcel.resting);
-                } else {
-                    parcel.resting.handed_over();
-                    relays += 1;
-                }
-            }
-            let given = Given { pid: theirs.pid, relays, kept: kept.len() };
-            giver.go_on(kept).await;
-            Ok(given)
-        }
-        Err(error) => {
-            giver.go_on(parcels.into_iter().map(|parcel| parcel.resting).collect()).await;
-            giver.accept_again().await;
-            Err(give_up(&mut channel, error).await)
-        }
+/// Why it is not ready.
+pub async fn prepare<G: Giver>(mut channel: Channel, ours: Hello, giver: &G) -> Result<Heir, Broken> {
+    let pid = channel.greet(ours).await?.pid;
+    match offer(&mut channel, giver).await {
+        Ok(listening) => Ok(Heir { channel, pid, listening }),
+        Err(error) => Err(give_up(&mut channel, error).await),
     }
 }
 
-/// Sends what is listened on, and waits until the new process is ready; returns where it will listen.
-async fn prepare<G: Giver>(channel: &mut Channel, giver: &G) -> Result<Vec<SocketAddr>, Broken> {
+/// Says what there is, and waits until the new process is ready; returns where it will listen.
+async fn offer<G: Giver>(channel: &mut Channel, giver: &G) -> Result<Vec<SocketAddr>, Broken> {
+    channel.send(&FromOld::Knows(giver.knowledge()), &[]).await?;
     let sockets = giver.sockets();
-    let mut batches = sockets.chunks(DESCRIPTORS_MAX).peekable();
-    while let Some(batch) = batches.next() {
+    // At least one message, were there nothing to listen on.
+    for batch in 0..sockets.len().div_ceil(DESCRIPTORS_MAX).max(1) {
+        let rest = &sockets[batch * DESCRIPTORS_MAX..];
+        let (batch, is_last) = (&rest[..rest.len().min(DESCRIPTORS_MAX)], rest.len() <= DESCRIPTORS_MAX);
         let (sockets, descriptors): (Vec<_>, Vec<_>) = batch.iter().copied().unzip();
-        let message = FromOld::Sockets { sockets, is_last: batches.peek().is_none() };
-        channel.send(&message, &descriptors).await?;
+        channel.send(&FromOld::Sockets { sockets, is_last }, &descriptors).await?;
     }
     match channel.receive(READY_WITHIN).await?.0 {
         FromNew::Ready(listening) => Ok(listening),
         FromNew::Failed(why) => Err(Broken::Said(why)),
         _ => Err(Broken::Unexpected("word that it is ready")),
+    }
+}
+
+impl Heir {
+    /// Gives away all that `giver` has, within [`REST_WITHIN`]. Must not be dropped before it returns:
+    /// what rests meanwhile would be lost.
+    ///
+    /// # Errors
+    /// Why not: then `giver` has everything, and goes on with it.
+    pub async fn take<G: Giver>(self, giver: &mut G) -> Result<Given, Broken> {
+        let Self { mut channel, pid, listening } = self;
+        let parcels = giver.rest().await;
+        let moved = match timeout(REST_WITHIN, send_all(&mut channel, &parcels)).await {
+            Ok(moved) => moved,
+            Err(_) => Err(Broken::Late(REST_WITHIN)),
+        };
+        // Nothing may come between what the new process has said last and this word.
+        let committed = match moved {
+            Ok(refused) => channel.send(&FromOld::Commit, &[]).await.map(|()| refused),
+            Err(error) => Err(error),
+        };
+        let is_refused = match committed {
+            Ok(is_refused) => is_refused,
+            Err(error) => {
+                giver.go_on(parcels.into_iter().map(|parcel| parcel.resting).collect()).await;
+                giver.accept_again();
+                return Err(give_up(&mut channel, error).await);
+            }
+        };
+        let (mut kept, mut relays) = (Vec::new(), 0);
+        for (parcel, is_refused) in parcels.into_iter().zip(is_refused) {
+            if is_refused {
+                kept.push(parcel.resting);
+            } else {
+                parcel.resting.handed_over();
+                relays += 1;
+            }
+        }
+        let given = Given { pid, relays, kept: kept.len() };
+        giver.go_on(kept).await;
+        giver.accept_no_more(&listening);
+        Ok(given)
     }
 }
 

@@ -56,6 +56,10 @@ impl Resting for Fake {
 impl Giver for Old {
     type Resting = Fake;
 
+    fn knowledge(&self) -> Knowledge {
+        knowledge()
+    }
+
     fn sockets(&self) -> Vec<(Socket, BorrowedFd<'_>)> {
         let address = self.listener.local_addr().unwrap();
         [Purpose::Clients, Purpose::Admin]
@@ -64,8 +68,7 @@ impl Giver for Old {
             .collect()
     }
 
-    async fn rest(&mut self, listening: &[SocketAddr]) -> Vec<Parcel<Fake>> {
-        assert_eq!(listening, [self.listener.local_addr().unwrap()]);
+    async fn rest(&mut self) -> Vec<Parcel<Fake>> {
         std::mem::take(&mut self.parcels)
     }
 
@@ -73,9 +76,22 @@ impl Giver for Old {
         self.fate.lock().unwrap().went_on.extend(resting.iter().map(|it| it.index));
     }
 
-    async fn accept_again(&mut self) {
+    fn accept_again(&mut self) {
         self.fate.lock().unwrap().accepts_again = true;
     }
+
+    fn accept_no_more(&mut self, elsewhere: &[SocketAddr]) {
+        assert_eq!(elsewhere, [self.listener.local_addr().unwrap()]);
+    }
+}
+
+fn knowledge() -> Knowledge {
+    Knowledge { secret: Some(b"secret".to_vec()) }
+}
+
+/// Gives everything away, as `ours`.
+async fn hand_over(channel: Channel, ours: Hello, old: &mut Old) -> Result<Given, Broken> {
+    prepare(channel, ours, old).await?.take(old).await
 }
 
 /// An old process with connections of these states, and the other ends of the connections.
@@ -147,7 +163,7 @@ async fn everything_goes_over_but_what_is_refused() {
     let giving = tokio::spawn(async move { hand_over(to_new, OLD, &mut old).await });
 
     let offer = new::ask(to_old, NEW).await.unwrap();
-    assert_eq!(offer.pid, 1);
+    assert_eq!((offer.pid, &offer.knowledge), (1, &knowledge()));
     let sockets: Vec<_> = offer.sockets.iter().map(|(socket, _)| *socket).collect();
     assert_eq!(sockets, [Purpose::Clients, Purpose::Admin].map(|purpose| Socket { address, purpose }));
     // Number 17 of those that make sense, which is 18 of all.
@@ -231,6 +247,8 @@ async fn fail_as_new(mut channel: Channel, step: usize, fault: Fault, address: S
     step!(0);
     channel.greet(NEW).await.unwrap();
     step!(1);
+    let knows: FromOld = channel.receive(ANSWER_WITHIN).await.unwrap().0;
+    assert_eq!(knows, FromOld::Knows(knowledge()));
     let (sockets, _descriptors): (FromOld, _) = channel.receive(ANSWER_WITHIN).await.unwrap();
     assert!(matches!(sockets, FromOld::Sockets { is_last: true, .. }));
     step!(2);
@@ -291,17 +309,19 @@ async fn fail_as_old(mut channel: Channel, step: usize, fault: Fault, state: Vec
     step!(0);
     channel.greet(OLD).await.unwrap();
     step!(1);
+    channel.send(&FromOld::Knows(Knowledge::default()), &[]).await.unwrap();
+    step!(2);
     channel.send(&FromOld::Sockets { sockets: Vec::new(), is_last: true }, &[]).await.unwrap();
     let _ready: FromNew = channel.receive(ANSWER_WITHIN).await.unwrap().0;
-    step!(2);
+    step!(3);
     channel.send(&FromOld::Relays(vec![state]), &[end.as_fd(), end.as_fd()]).await.unwrap();
     let took: FromNew = channel.receive(ANSWER_WITHIN).await.unwrap().0;
     assert_eq!(took, FromNew::Took { refused: Vec::new() });
-    step!(3);
+    step!(4);
     channel.send(&FromOld::All(1), &[]).await.unwrap();
     let adopted: FromNew = channel.receive(ANSWER_WITHIN).await.unwrap().0;
     assert_eq!(adopted, FromNew::Adopted(1));
-    step!(4);
+    step!(5);
     false
 }
 
@@ -309,7 +329,7 @@ async fn fail_as_old(mut channel: Channel, step: usize, fault: Fault, state: Vec
 async fn wherever_the_old_process_fails_the_new_one_takes_nothing() {
     let state = state().await;
     for fault in Fault::ALL {
-        for step in 0..5 {
+        for step in 0..6 {
             let (to_new, to_old) = channels();
             let failing = tokio::spawn(fail_as_old(to_new, step, fault, state.clone()));
             let taken = async {
@@ -397,7 +417,7 @@ async fn the_form_of_version_1_is_what_it_was() {
         encode(&FromNew::Took { refused: vec![2] }),
         encode(&FromNew::Adopted(3)),
     ];
-    assert_eq!(all.concat(), [1, 1, 1, 7, 2, 1, 3, 0, 1, 0, 1, 2, 3, 4, 5, 1, 1, 2, 2, 3]);
+    assert_eq!(all.concat(), [2, 1, 1, 7, 3, 1, 4, 0, 1, 0, 1, 2, 3, 4, 5, 1, 1, 2, 2, 3]);
 }
 
 proptest! {
@@ -407,7 +427,7 @@ proptest! {
         let _ = decode::<FromNew>(&bytes);
         let _ = message::decode_relay(&bytes);
         // A count of more than there is must not be believed.
-        let long = [&[1, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F][..], &bytes].concat();
+        let long = [&[2, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F][..], &bytes].concat();
         prop_assert!(decode::<FromOld>(&long).is_err());
     }
 }

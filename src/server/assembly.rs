@@ -2,17 +2,20 @@
 //! servers above all, goes over from the one before.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use crate::admission::{Admission, Descriptors};
+use crate::admission::{Admission, Descriptors, Seat, Ticket};
 use crate::affinity::tag::Secret;
-use crate::config::{AffinitySource, Config, Timeouts};
+use crate::config::{self, AffinitySource, Config, State, Timeouts};
 use crate::exchange::Front;
+use crate::handover::Knowledge;
 use crate::observe::Observer;
+use crate::relay::Home;
 use crate::session_store::SessionStore;
 use crate::upstream::discovery::Findings;
 use crate::upstream::{Servers, Upstream};
@@ -25,13 +28,48 @@ pub(super) struct Assembly {
     admission: Arc<Admission>,
     stopping: watch::Receiver<bool>,
     /// What tags are keyed with where no file says.
-    own_secret: OnceLock<Secret>,
+    own_secret: OnceLock<Vec<u8>>,
 }
 
 impl Assembly {
     pub(super) fn new(config: &Config, observer: Arc<Observer>, stopping: watch::Receiver<bool>) -> Self {
         let admission = Arc::new(Admission::new(&config.limits, descriptors(config)));
         Self { observer, servers: Servers::default(), admission, stopping, own_secret: OnceLock::new() }
+    }
+
+    /// What the process before this one knew.
+    pub(super) fn inherit(&self, knowledge: Knowledge) {
+        if let Some(secret) = knowledge.secret {
+            // Nothing has been tagged here yet.
+            let _ = self.own_secret.set(secret);
+        }
+    }
+
+    /// What the process after this one should know.
+    pub(super) fn knowledge(&self) -> Knowledge {
+        Knowledge { secret: self.own_secret.get().cloned() }
+    }
+
+    /// An upstream of the one server that a relay from another process has, and that is not in
+    /// `config`. It is part of nothing, so it gets no clients, and is gone with its last relay.
+    pub(super) fn departed(&self, config: &Config, home: &Home) -> Arc<Upstream> {
+        let like = config.upstreams.iter().find(|upstream| upstream.name == home.upstream);
+        let mut upstream = like.unwrap_or(&config.upstreams[0]).clone();
+        upstream.name.clone_from(&home.upstream);
+        upstream.sse.comment.clone_from(&home.comment);
+        upstream.timeouts.keepalive = home.keepalive;
+        upstream.discoveries = Vec::new();
+        let state = State::Maint;
+        upstream.servers = vec![config::Server { name: home.server.clone(), address: home.address, weight: 1, state }];
+        let config = Config { upstreams: vec![upstream], ..config.clone() };
+        let secret = Secret::new(&[]); // Nothing will be tagged.
+        let found = Findings::default();
+        Upstream::all(&config, &found, &secret, &self.observer.metrics, &self.servers, &[]).remove(0)
+    }
+
+    /// Lets in what another process has let in, and counts its client if that is counted.
+    pub(super) fn let_in(&self, client: Option<IpAddr>) -> (Ticket, Option<Box<Seat>>) {
+        (self.admission.ticket_of_arrival(), client.map(|client| self.admission.seat_of_arrival(client)))
     }
 
     /// What serves by `config`, with the servers that were `found`, in the place of `before`.
@@ -83,9 +121,9 @@ impl Assembly {
                 );
             }
             let bytes: [u64; 4] = std::array::from_fn(|_| RandomState::new().build_hasher().finish());
-            Secret::new(&bytes.map(u64::to_le_bytes).concat())
+            bytes.map(u64::to_le_bytes).concat()
         };
-        self.own_secret.get_or_init(new).clone()
+        Secret::new(self.own_secret.get_or_init(new))
     }
 }
 

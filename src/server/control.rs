@@ -16,9 +16,11 @@ use tokio::time::MissedTickBehavior;
 use super::StartError;
 use super::assembly::Assembly;
 use super::drains::Drains;
+use super::manager::Manager;
 use super::posts::{Duty, Post};
 use super::rebalance::{self, Rebalancer};
 use super::sockets::bind_shared;
+use super::succession::{self, Door, Program};
 use super::upkeep::{News, Upkeep};
 use super::worker::Assignment;
 use crate::admin::{self, Admin};
@@ -45,8 +47,15 @@ pub(super) struct Control {
     pub(super) drains: Drains,
     pub(super) rebalancer: Rebalancer,
     pub(super) admin: Arc<Admin>,
-    /// The task that accepts at the admin address.
+    /// The task that accepts at the admin address, on a copy of this socket.
     pub(super) admin_task: Option<AbortHandle>,
+    pub(super) admin_socket: Option<std::net::TcpListener>,
+    /// Where the next process asks for what there is.
+    pub(super) door: Option<Door>,
+    /// What the next process runs, when it is this one that starts it.
+    pub(super) program: Program,
+    /// Who watches over this process.
+    pub(super) manager: Manager,
     pub(super) log: Option<Writer>,
     pub(super) stop: watch::Sender<bool>,
 }
@@ -63,11 +72,21 @@ pub(super) enum End {
     AtOnce,
 }
 
+/// Why it is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Of this signal.
+    Signal(&'static str),
+    /// This process has taken over.
+    HandedOver(u32),
+}
+
 /// What the process may be told by signals.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+pub(super) struct Signals {
+    pub(super) terminate: Signal,
+    pub(super) interrupt: Signal,
     hang_up: Signal,
+    user_2: Signal,
 }
 
 impl Control {
@@ -81,10 +100,18 @@ impl Control {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_2: signal(SignalKind::user_defined2())?,
         };
         tracing::info!("ready");
-        let name = self.obey(commands, &mut signals).await;
-        tracing::info!("{name}: stopping; no new connections, what is under way may finish");
+        self.manager.tell("READY=1");
+        match self.obey(commands, &mut signals).await {
+            Reason::Signal(name) => {
+                tracing::info!("{name}: stopping; no new connections, what is under way may finish");
+                self.manager.tell("STOPPING=1");
+                self.door.take().into_iter().for_each(Door::remove);
+            }
+            Reason::HandedOver(pid) => tracing::info!("process {pid} goes on; what could not go may finish here"),
+        }
         self.stop.send_replace(true);
         // Its own copies of their sockets go with them.
         self.posts.drain(..).for_each(|post| post.order(Duty::Leave));
@@ -104,17 +131,27 @@ impl Control {
         Ok(End::AtOnce)
     }
 
-    /// Returns the name of the signal that says to stop.
-    async fn obey(&mut self, mut commands: mpsc::Receiver<Command>, signals: &mut Signals) -> &'static str {
+    /// Returns why it is to stop.
+    async fn obey(&mut self, mut commands: mpsc::Receiver<Command>, signals: &mut Signals) -> Reason {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(rebalance::EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => return "SIGTERM",
-                _ = signals.interrupt.recv() => return "SIGINT",
+                _ = signals.terminate.recv() => return Reason::Signal("SIGTERM"),
+                _ = signals.interrupt.recv() => return Reason::Signal("SIGINT"),
                 _ = signals.hang_up.recv() => drop(self.reload("SIGHUP").await),
+                _ = signals.user_2.recv() => {
+                    if let Some(reason) = self.start_next(signals).await {
+                        return reason;
+                    }
+                }
+                stream = succession::knock(self.door.as_ref()) => {
+                    if let Some(reason) = self.admit_next(stream, signals).await {
+                        return reason;
+                    }
+                }
                 Some(command) = commands.recv() => self.obey_command(command).await,
                 _ = seconds.tick(), if self.drains.is_any() => self.drains.look(&self.workers).await,
                 now = looks.tick() => self.rebalancer.look(&self.service.front(), &self.workers, now.into_std()).await,
@@ -179,7 +216,9 @@ impl Control {
 
     /// Reads the file again, puts what it says in force, and tells what that changes.
     async fn reload(&mut self, asked_by: &str) -> Reloaded {
+        self.manager.reloading();
         let reloaded = self.read_and_apply().await;
+        self.manager.tell("READY=1");
         match &reloaded {
             Ok(changes) if changes.is_empty() => tracing::info!("{asked_by}: the configuration says what it said"),
             Ok(changes) => {
@@ -209,6 +248,14 @@ impl Control {
         let posts = self.posts_of(&config)?;
         let admin = self.admin_of(&config)?;
         let log = AccessLog::open(&config.access_log, self.assembly.observer.metrics.log_lines_lost.clone())?;
+        let door = if config.hand_over == self.config.hand_over {
+            self.door.take()
+        } else {
+            config.hand_over.as_deref().map(Door::open).transpose()?
+        };
+        if let Some(before) = std::mem::replace(&mut self.door, door) {
+            before.remove();
+        }
 
         self.upkeep.ask(&config, &self.assembly.observer.metrics);
         let before = self.service.front();
@@ -267,10 +314,10 @@ impl Control {
     /// Has every worker accept at `post`.
     pub(super) fn assign(&self, post: &Arc<Post>) {
         tracing::info!("listening on {}", post.address);
-        for (worker, crew) in self.crew.iter().enumerate() {
-            match post.socket(worker) {
+        for (worker, copy) in post.copies(self.crew.len()) {
+            match copy {
                 // A worker that has ended needs no work.
-                Ok(socket) => drop(crew.send(Assignment { post: post.clone(), socket })),
+                Ok(socket) => drop(self.crew[worker].send(Assignment { post: post.clone(), socket })),
                 Err(error) => tracing::error!("worker {worker} cannot listen on {}: {error}", post.address),
             }
         }
@@ -291,6 +338,7 @@ impl Control {
             && let Some(task) = self.admin_task.take()
         {
             task.abort();
+            self.admin_socket = None;
         }
         if let Some(Err(error)) = socket.map(|socket| self.listen_for_admin(socket)) {
             tracing::error!("admin: {error}");
@@ -300,7 +348,14 @@ impl Control {
     /// Serves the admin address on `socket`.
     pub(super) fn listen_for_admin(&mut self, socket: std::net::TcpListener) -> io::Result<()> {
         tracing::info!("admin on {}", socket.local_addr()?);
-        let listener = TcpListener::from_std(socket)?;
+        self.admin_socket = Some(socket);
+        self.accept_admin()
+    }
+
+    /// Accepts at the admin address, if there is one.
+    pub(super) fn accept_admin(&mut self) -> io::Result<()> {
+        let Some(socket) = &self.admin_socket else { return Ok(()) };
+        let listener = TcpListener::from_std(socket.try_clone()?)?;
         self.admin_task = Some(tokio::spawn(admin::serve(listener, self.admin.clone())).abort_handle());
         Ok(())
     }

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! main thread   control: signals, commands, admin      watch: stopping
-//!   │             └─ assembly: a configuration to what serves by it
+//!   │             ├─ assembly: a configuration to what serves by it
+//!   │             └─ succession: the process before, and the one behind
 //!   ├─ worker 0   posts: accept ─ connection ─ exchange ─ relay
 //!   └─ worker n   ...
 //! ```
@@ -15,22 +16,29 @@
 mod assembly;
 mod control;
 mod drains;
+mod manager;
 mod posts;
 mod rebalance;
 mod sockets;
+mod succession;
 mod upkeep;
 mod worker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Admin;
 use crate::command::Desk;
 use crate::config::Config;
+use crate::connection::Live;
+use crate::handover::new::Offer;
+use crate::handover::{Broken, Purpose, Socket};
 use crate::listener::TlsError;
 use crate::observe::Observer;
 use crate::observe::access_log::AccessLog;
@@ -41,8 +49,11 @@ use crate::service::Service;
 use assembly::Assembly;
 use control::{Control, End};
 use drains::Drains;
+use manager::Manager;
 use posts::Post;
 use rebalance::Rebalancer;
+pub use succession::Address;
+use succession::{Door, Program};
 use upkeep::Upkeep;
 
 /// Why the proxy could not start, or not change.
@@ -56,6 +67,25 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// The next process cannot ask where it should.
+    #[error("cannot wait for the next process at {path}: {error}")]
+    Door {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The process before this one cannot be asked.
+    #[error("cannot ask at {address} for connections to take over: {error}")]
+    Ask {
+        /// Where.
+        address: Address,
+        /// Why.
+        error: io::Error,
+    },
+    /// The process before this one keeps what it has.
+    #[error("nothing is handed over: {0}")]
+    HandOver(#[from] Broken),
     /// TLS cannot work with what was configured.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -72,6 +102,10 @@ pub struct Server {
     metrics: Metrics,
     posts: Vec<Arc<Post>>,
     admin: Option<std::net::TcpListener>,
+    door: Option<Door>,
+    /// What the process before this one offers.
+    offer: Option<Offer>,
+    runtime: Runtime,
 }
 
 impl Server {
@@ -81,12 +115,65 @@ impl Server {
     /// # Errors
     /// The first address that cannot be bound, or what TLS cannot work with.
     pub fn bind(config: Config, file: Option<PathBuf>) -> Result<Self, StartError> {
+        Self::prepare(config, file, worker::runtime()?, &mut Vec::new())
+    }
+
+    /// The same in the place of the process that is to be asked at `address`: what it listens on is not
+    /// bound again, and [`Server::run`] begins with its connections.
+    ///
+    /// # Errors
+    /// Likewise, or why that process hands nothing over. It goes on as if nothing had happened.
+    pub fn take_over(config: Config, file: Option<PathBuf>, address: &Address) -> Result<Self, StartError> {
+        let runtime = worker::runtime()?;
+        let mut offer = runtime.block_on(succession::ask(address))?;
+        let mut sockets = std::mem::take(&mut offer.sockets);
+        match Self::prepare(config, file, runtime, &mut sockets) {
+            Ok(mut server) => {
+                server.offer = Some(offer);
+                Ok(server)
+            }
+            Err(error) => {
+                worker::runtime()?.block_on(offer.decline(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes of `sockets`, which another process listens on, those that `config` has, and binds the rest.
+    fn prepare(
+        config: Config,
+        file: Option<PathBuf>,
+        runtime: Runtime,
+        sockets: &mut Vec<(Socket, OwnedFd)>,
+    ) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         let workers = config.threads.get();
-        let post = |listener| Post::bind(listener, workers, &config.tcp_keepalive, &metrics).map(Arc::new);
-        let posts = config.listeners.iter().map(post).collect::<Result<Vec<_>, _>>()?;
-        let admin = config.admin.as_ref().map(|admin| control::bind_admin(admin.bind, &config)).transpose()?;
-        Ok(Self { config, file, metrics, posts, admin })
+        let mut inherited = |address, purpose| {
+            let of = Socket { address, purpose };
+            let sockets: Vec<_> = sockets.extract_if(.., |(socket, _)| *socket == of).collect();
+            sockets.into_iter().map(|(_, socket)| socket.into()).collect::<Vec<std::net::TcpListener>>()
+        };
+        let mut posts = Vec::new();
+        for listener in &config.listeners {
+            let sockets = inherited(listener.bind, Purpose::Clients);
+            posts.push(Arc::new(if sockets.is_empty() {
+                Post::bind(listener, workers, &config.tcp_keepalive, &metrics)?
+            } else {
+                Post::inherit(listener, sockets, &config.tcp_keepalive, &metrics)?
+            }));
+        }
+        let admin = match config.admin.as_ref().map(|admin| admin.bind) {
+            Some(address) => match inherited(address, Purpose::Admin).pop() {
+                Some(socket) => Some(socket),
+                None => Some(control::bind_admin(address, &config)?),
+            },
+            None => None,
+        };
+        let door = {
+            let _guard = runtime.enter();
+            config.hand_over.as_deref().map(Door::open).transpose()?
+        };
+        Ok(Self { config, file, metrics, posts, admin, door, offer: None, runtime })
     }
 
     /// The addresses clients can connect to, in the order of the file, with the ports the kernel
@@ -95,25 +182,31 @@ impl Server {
         self.posts.iter().map(|post| post.address).collect()
     }
 
-    /// Serves until SIGTERM or SIGINT, then until everything has ended or the grace is over.
+    /// Serves until SIGTERM or SIGINT, or until the next process takes over, then until everything has
+    /// ended or the grace is over.
     ///
     /// # Errors
-    /// When a thread or a runtime cannot be made, or the access log not be opened.
+    /// When a thread or a runtime cannot be made, or the access log not be opened; or when the process
+    /// before this one goes on after all.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { config, file, metrics, posts, admin: admin_socket } = self;
+        let Self { config, file, metrics, posts, admin: admin_socket, door, mut offer, runtime } = self;
         let (stop, stopping) = watch::channel(false);
         let log = AccessLog::open(&config.access_log, metrics.log_lines_lost.clone())?;
         let (log, writer) = log.map_or((None, None), |(log, writer)| (Some(log), Some(writer)));
         let assembly = Assembly::new(&config, Arc::new(Observer::new(metrics, log)), stopping);
-        let runtime = worker::runtime()?;
+        if let Some(offer) = &mut offer {
+            assembly.inherit(std::mem::take(&mut offer.knowledge));
+        }
         let mut upkeep = runtime.block_on(Upkeep::begin(&config, &assembly.servers, &assembly.observer.metrics));
         let service = Arc::new(Service::new(Arc::new(assembly.front(&config, &upkeep.findings(), None))));
 
         let (workers, inboxes) = Workers::new(config.threads.get());
+        let lives: Vec<_> = inboxes.iter().map(|_| Arc::new(Live::default())).collect();
         let (crew, assignments): (Vec<_>, Vec<_>) = inboxes.iter().map(|_| mpsc::unbounded_channel()).unzip();
         let threads = inboxes.into_iter().zip(assignments).enumerate();
-        let threads =
-            threads.map(|(number, (inbox, assignments))| worker::spawn(number, service.clone(), assignments, inbox));
+        let threads = threads.map(|(number, (inbox, assignments))| {
+            worker::spawn(number, service.clone(), lives[number].clone(), assignments, inbox)
+        });
         let threads = threads.collect::<io::Result<Vec<_>>>()?;
         let (desk, commands) = Desk::new();
         let token = config.admin.as_ref().and_then(|admin| admin.token.clone());
@@ -132,16 +225,23 @@ impl Server {
             rebalancer: Rebalancer::default(),
             admin,
             admin_task: None,
+            admin_socket: None,
+            door,
+            program: Program::of_this_process(),
+            manager: Manager::of_this_process(),
             log: writer,
             stop,
         };
         let end = runtime.block_on(async {
             control.upkeep.look_after(&control.service.front().upstreams);
+            if let Some(offer) = offer {
+                control.take_over(offer, lives).await?;
+            }
             control.posts.iter().for_each(|post| control.assign(post));
             if let Some(socket) = admin_socket {
                 control.listen_for_admin(socket)?;
             }
-            control.run(commands, threads).await
+            Ok::<_, StartError>(control.run(commands, threads).await?)
         });
         // Not dropped: that would wait for the workers, of whom the operator may have had enough.
         runtime.shutdown_background();

@@ -23,11 +23,11 @@ use crate::socket;
 #[derive(Debug)]
 pub(super) struct Post {
     /// As it stands in the file.
-    bind: SocketAddr,
+    pub(super) bind: SocketAddr,
     /// With the port that the kernel chose.
     pub(super) address: SocketAddr,
     listener: ArcSwap<Listener>,
-    /// One for each worker, which has a copy of its own.
+    /// One for each worker, which has a copy of its own; more where the process before had more workers.
     sockets: Vec<TcpListener>,
     duty: watch::Sender<Duty>,
 }
@@ -38,12 +38,10 @@ pub(super) enum Duty {
     /// Connections are accepted.
     Accept,
     /// They wait with the kernel.
-    #[expect(dead_code, reason = "a hand-over orders it, and comes next")]
     Pause,
     /// Those that wait are accepted, and then no more.
     Leave,
     /// No more is accepted: somebody else does it from now on, those that wait included.
-    #[expect(dead_code, reason = "a hand-over orders it, and comes next")]
     Yield,
 }
 
@@ -55,9 +53,25 @@ impl Post {
         keepalive: &TcpKeepalive,
         metrics: &Metrics,
     ) -> Result<Self, StartError> {
+        let sockets = bind_shared(config.bind, workers, keepalive);
+        Self::new(config, sockets.map_err(|error| StartError::Bind { address: config.bind, error })?, metrics)
+    }
+
+    /// Takes the address of `config` over from another process, whose `sockets` these are.
+    pub(super) fn inherit(
+        config: &config::Listener,
+        sockets: Vec<TcpListener>,
+        keepalive: &TcpKeepalive,
+        metrics: &Metrics,
+    ) -> Result<Self, StartError> {
+        let post = Self::new(config, sockets, metrics)?;
+        post.keep_alive(keepalive);
+        Ok(post)
+    }
+
+    fn new(config: &config::Listener, sockets: Vec<TcpListener>, metrics: &Metrics) -> Result<Self, StartError> {
         let failed = |error| StartError::Bind { address: config.bind, error };
         let listener = Listener::new(config, metrics)?;
-        let sockets = bind_shared(config.bind, workers, keepalive).map_err(failed)?;
         let address = sockets.first().map_or(Ok(config.bind), TcpListener::local_addr).map_err(failed)?;
         let (duty, _) = watch::channel(Duty::Accept);
         Ok(Self { bind: config.bind, address, listener: ArcSwap::from_pointee(listener), sockets, duty })
@@ -75,16 +89,27 @@ impl Post {
 
     /// Has `listener` spoken from now on.
     pub(super) fn replace(&self, listener: Listener, keepalive: &TcpKeepalive) {
+        self.keep_alive(keepalive);
+        self.listener.store(Arc::new(listener));
+    }
+
+    fn keep_alive(&self, keepalive: &TcpKeepalive) {
         for socket in &self.sockets {
             // Which cannot fail for a socket that has it already; if it does, connections have the old one.
             let _ = SockRef::from(socket).set_tcp_keepalive(&socket::keepalive(keepalive));
         }
-        self.listener.store(Arc::new(listener));
     }
 
-    /// A copy of the socket of `worker`.
-    pub(super) fn socket(&self, worker: usize) -> io::Result<TcpListener> {
-        self.sockets[worker % self.sockets.len()].try_clone()
+    /// Its sockets.
+    pub(super) fn sockets(&self) -> &[TcpListener] {
+        &self.sockets
+    }
+
+    /// A copy of each socket, and whose of so many `workers` it is. Each socket has a worker: what the
+    /// kernel puts into its queue must be taken out. Each worker has a socket, if need be with another one.
+    pub(super) fn copies(&self, workers: usize) -> impl Iterator<Item = (usize, io::Result<TcpListener>)> {
+        let count = self.sockets.len();
+        (0..workers.max(count)).map(move |nth| (nth % workers, self.sockets[nth % count].try_clone()))
     }
 
     /// What is to be done there, and when that changes.

@@ -40,21 +40,26 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 pub(super) fn spawn(
     number: usize,
     service: Arc<Service>,
+    live: Arc<Live>,
     assignments: mpsc::UnboundedReceiver<Assignment>,
     inbox: Inbox,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime()?;
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        runtime.block_on(work(service, assignments, inbox));
+        runtime.block_on(work(service, live, assignments, inbox));
         Pool::clear();
     })
 }
 
 /// One worker, from its first connection to the end of its last one or of the grace.
-async fn work(service: Arc<Service>, mut assignments: mpsc::UnboundedReceiver<Assignment>, inbox: Inbox) {
+async fn work(
+    service: Arc<Service>,
+    live: Arc<Live>,
+    mut assignments: mpsc::UnboundedReceiver<Assignment>,
+    inbox: Inbox,
+) {
     tokio::spawn(keep_time());
     tokio::spawn(inbox.obey());
-    let live = Arc::new(Live::default());
     let mut accepting = JoinSet::new();
     let mut stopping = service.stopping();
     loop {

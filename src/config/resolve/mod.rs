@@ -49,6 +49,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         tcp_keepalive: tcp_keepalive(&mut fields),
         access_log: access_log(&mut fields),
         shutdown: shutdown(&mut fields),
+        hand_over: hand_over(&mut fields),
         threads: threads(&mut fields),
         written: Written(Arc::new(root.value().clone())),
     };
@@ -289,6 +290,31 @@ fn shutdown(root: &mut Fields<'_>) -> Shutdown {
     fields.finish(&[]);
     shutdown
 }
+
+/// Where the next process asks for the connections of this one.
+fn hand_over(root: &mut Fields<'_>) -> Option<PathBuf> {
+    let item = root.optional("hand_over").filter(|item| !item.is_off())?;
+    let mut fields = item.fields("write a mapping such as { socket: /run/steadfast/hand-over.sock }, or off")?;
+    let right = "write the absolute path of a socket in a directory that this user may write to";
+    let socket = fields.required("socket", right).and_then(|item| {
+        let path = item.text(right)?;
+        let shown = quoted(path);
+        item.kept(match path {
+            _ if !path.starts_with('/') => Err(format!("{shown} is not an absolute path; {right}")),
+            _ if path.ends_with('/') => Err(format!("{shown} is a directory; write the path of a socket in it")),
+            _ if path.contains('\0') => Err(format!("{shown} has a NUL byte; write a path without one")),
+            _ if path.len() > SOCKET_PATH_BYTES_MAX => {
+                Err(format!("{shown} is too long for a socket; write at most {SOCKET_PATH_BYTES_MAX} bytes"))
+            }
+            _ => Ok(PathBuf::from(path)),
+        })
+    });
+    fields.finish(&[]);
+    socket
+}
+
+/// What Linux has room for, less what it takes to write a new one beside it.
+const SOCKET_PATH_BYTES_MAX: usize = 90;
 
 fn threads(root: &mut Fields<'_>) -> NonZeroUsize {
     let auto = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
