@@ -170,11 +170,12 @@ impl Channel {
             if bytes > MESSAGE_BYTES_MAX {
                 return Err(Broken::TooLong(bytes));
             }
+            let mut body = vec![0; bytes];
+            self.stream.read_exact(&mut body).await?;
+            // Not before: a close with bytes unread would take our complaint from the other process.
             if sent != descriptors.len() {
                 return Err(Broken::Descriptors { sent, came: descriptors.len() });
             }
-            let mut body = vec![0; bytes];
-            self.stream.read_exact(&mut body).await?;
             Ok((message::decode(&body)?, descriptors))
         })
         .await

@@ -108,9 +108,12 @@ impl Control {
             Reason::Signal(name) => {
                 tracing::info!("{name}: stopping; no new connections, what is under way may finish");
                 self.manager.tell("STOPPING=1");
-                self.door.take().into_iter().for_each(Door::remove);
+                self.door = None;
             }
-            Reason::HandedOver(pid) => tracing::info!("process {pid} goes on; what could not go may finish here"),
+            Reason::HandedOver(pid) => {
+                tracing::info!("process {pid} goes on; what could not go may finish here");
+                tokio::time::sleep(SETTLE).await;
+            }
         }
         self.stop.send_replace(true);
         // Its own copies of their sockets go with them.
@@ -248,13 +251,9 @@ impl Control {
         let posts = self.posts_of(&config)?;
         let admin = self.admin_of(&config)?;
         let log = AccessLog::open(&config.access_log, self.assembly.observer.metrics.log_lines_lost.clone())?;
-        let door = if config.hand_over == self.config.hand_over {
-            self.door.take()
-        } else {
-            config.hand_over.as_deref().map(Door::open).transpose()?
-        };
-        if let Some(before) = std::mem::replace(&mut self.door, door) {
-            before.remove();
+        if config.hand_over != self.config.hand_over {
+            self.door = config.hand_over.as_deref().map(Door::make).transpose()?;
+            self.door.iter_mut().for_each(Door::hang);
         }
 
         self.upkeep.ask(&config, &self.assembly.observer.metrics);
@@ -360,6 +359,9 @@ impl Control {
         Ok(())
     }
 }
+
+/// How long requests may still come on connections that were accepted right before a hand-over.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// A socket for the admin address.
 pub(super) fn bind_admin(address: std::net::SocketAddr, config: &Config) -> Result<std::net::TcpListener, StartError> {

@@ -99,13 +99,19 @@ pub enum StartError {
 pub struct Server {
     config: Config,
     file: Option<PathBuf>,
+    bound: Bound,
+    /// What the process before this one offers.
+    offer: Option<Offer>,
+    runtime: Runtime,
+}
+
+/// All that is listened on.
+#[derive(Debug)]
+struct Bound {
     metrics: Metrics,
     posts: Vec<Arc<Post>>,
     admin: Option<std::net::TcpListener>,
     door: Option<Door>,
-    /// What the process before this one offers.
-    offer: Option<Offer>,
-    runtime: Runtime,
 }
 
 impl Server {
@@ -115,7 +121,9 @@ impl Server {
     /// # Errors
     /// The first address that cannot be bound, or what TLS cannot work with.
     pub fn bind(config: Config, file: Option<PathBuf>) -> Result<Self, StartError> {
-        Self::prepare(config, file, worker::runtime()?, &mut Vec::new())
+        let runtime = worker::runtime()?;
+        let bound = Bound::new(&config, &runtime, &mut Vec::new())?;
+        Ok(Self { config, file, bound, offer: None, runtime })
     }
 
     /// The same in the place of the process that is to be asked at `address`: what it listens on is not
@@ -127,59 +135,19 @@ impl Server {
         let runtime = worker::runtime()?;
         let mut offer = runtime.block_on(succession::ask(address))?;
         let mut sockets = std::mem::take(&mut offer.sockets);
-        match Self::prepare(config, file, runtime, &mut sockets) {
-            Ok(mut server) => {
-                server.offer = Some(offer);
-                Ok(server)
-            }
+        match Bound::new(&config, &runtime, &mut sockets) {
+            Ok(bound) => Ok(Self { config, file, bound, offer: Some(offer), runtime }),
             Err(error) => {
-                worker::runtime()?.block_on(offer.decline(error.to_string()));
+                runtime.block_on(offer.decline(error.to_string()));
                 Err(error)
             }
         }
     }
 
-    /// Takes of `sockets`, which another process listens on, those that `config` has, and binds the rest.
-    fn prepare(
-        config: Config,
-        file: Option<PathBuf>,
-        runtime: Runtime,
-        sockets: &mut Vec<(Socket, OwnedFd)>,
-    ) -> Result<Self, StartError> {
-        let metrics = Metrics::new();
-        let workers = config.threads.get();
-        let mut inherited = |address, purpose| {
-            let of = Socket { address, purpose };
-            let sockets: Vec<_> = sockets.extract_if(.., |(socket, _)| *socket == of).collect();
-            sockets.into_iter().map(|(_, socket)| socket.into()).collect::<Vec<std::net::TcpListener>>()
-        };
-        let mut posts = Vec::new();
-        for listener in &config.listeners {
-            let sockets = inherited(listener.bind, Purpose::Clients);
-            posts.push(Arc::new(if sockets.is_empty() {
-                Post::bind(listener, workers, &config.tcp_keepalive, &metrics)?
-            } else {
-                Post::inherit(listener, sockets, &config.tcp_keepalive, &metrics)?
-            }));
-        }
-        let admin = match config.admin.as_ref().map(|admin| admin.bind) {
-            Some(address) => match inherited(address, Purpose::Admin).pop() {
-                Some(socket) => Some(socket),
-                None => Some(control::bind_admin(address, &config)?),
-            },
-            None => None,
-        };
-        let door = {
-            let _guard = runtime.enter();
-            config.hand_over.as_deref().map(Door::open).transpose()?
-        };
-        Ok(Self { config, file, metrics, posts, admin, door, offer: None, runtime })
-    }
-
     /// The addresses clients can connect to, in the order of the file, with the ports the kernel
     /// chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.posts.iter().map(|post| post.address).collect()
+        self.bound.posts.iter().map(|post| post.address).collect()
     }
 
     /// Serves until SIGTERM or SIGINT, or until the next process takes over, then until everything has
@@ -189,7 +157,8 @@ impl Server {
     /// When a thread or a runtime cannot be made, or the access log not be opened; or when the process
     /// before this one goes on after all.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { config, file, metrics, posts, admin: admin_socket, door, mut offer, runtime } = self;
+        let Self { config, file, bound, mut offer, runtime } = self;
+        let Bound { metrics, posts, admin: admin_socket, door } = bound;
         let (stop, stopping) = watch::channel(false);
         let log = AccessLog::open(&config.access_log, metrics.log_lines_lost.clone())?;
         let (log, writer) = log.map_or((None, None), |(log, writer)| (Some(log), Some(writer)));
@@ -237,6 +206,7 @@ impl Server {
             if let Some(offer) = offer {
                 control.take_over(offer, lives).await?;
             }
+            control.door.iter_mut().for_each(Door::hang);
             control.posts.iter().for_each(|post| control.assign(post));
             if let Some(socket) = admin_socket {
                 control.listen_for_admin(socket)?;
@@ -253,5 +223,39 @@ impl Server {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+impl Bound {
+    /// Takes of `sockets`, which another process listens on, those that `config` has, and binds the rest.
+    fn new(config: &Config, runtime: &Runtime, sockets: &mut Vec<(Socket, OwnedFd)>) -> Result<Self, StartError> {
+        let metrics = Metrics::new();
+        let workers = config.threads.get();
+        let mut inherited = |address, purpose| {
+            let of = Socket { address, purpose };
+            let sockets: Vec<_> = sockets.extract_if(.., |(socket, _)| *socket == of).collect();
+            sockets.into_iter().map(|(_, socket)| socket.into()).collect::<Vec<std::net::TcpListener>>()
+        };
+        let mut posts = Vec::new();
+        for listener in &config.listeners {
+            let sockets = inherited(listener.bind, Purpose::Clients);
+            posts.push(Arc::new(if sockets.is_empty() {
+                Post::bind(listener, workers, &config.tcp_keepalive, &metrics)?
+            } else {
+                Post::inherit(listener, sockets, &config.tcp_keepalive, &metrics)?
+            }));
+        }
+        let admin = match config.admin.as_ref().map(|admin| admin.bind) {
+            Some(address) => match inherited(address, Purpose::Admin).pop() {
+                Some(socket) => Some(socket),
+                None => Some(control::bind_admin(address, config)?),
+            },
+            None => None,
+        };
+        let door = {
+            let _guard = runtime.enter();
+            config.hand_over.as_deref().map(Door::make).transpose()?
+        };
+        Ok(Self { metrics, posts, admin, door })
     }
 }

@@ -98,48 +98,54 @@ fn hello() -> Hello {
     Hello { version: VERSION, pid: std::process::id() }
 }
 
-/// Where the next process asks for what this one has.
+/// Where the next process asks for what this one has: a socket for this user alone.
 #[derive(Debug)]
 pub(super) struct Door {
     listener: UnixListener,
     path: PathBuf,
-    /// Which file it is: another process may have put its own in its place.
+    /// Where its file is.
+    file: PathBuf,
+    /// Which file that is: another process may have put its own in its place.
     inode: u64,
 }
 
 impl Door {
-    /// A door at `path`, for this user alone. It takes the place of one that stands there already: its
-    /// process has ended, or is about to.
-    pub(super) fn open(path: &Path) -> Result<Self, StartError> {
-        Self::try_open(path).map_err(|error| StartError::Door { path: path.to_owned(), error })
+    /// A door that is to be at `path`, and beside it until it is [hung](Door::hang): at `path` stands that
+    /// of the process which still has everything.
+    pub(super) fn make(path: &Path) -> Result<Self, StartError> {
+        Self::try_make(path).map_err(|error| StartError::Door { path: path.to_owned(), error })
     }
 
-    fn try_open(path: &Path) -> io::Result<Self> {
+    fn try_make(path: &Path) -> io::Result<Self> {
         if std::fs::symlink_metadata(path).is_ok_and(|it| !it.file_type().is_socket()) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket stands there"));
         }
-        // Beside it first, so that at any time there is one at the path, and none that others may use.
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}", std::process::id()));
-        let beside = PathBuf::from(beside);
-        let _ = std::fs::remove_file(&beside); // Of a process that had our number and was killed.
-        let listener = Address::Path(beside.clone()).listen()?;
-        let placed = std::fs::set_permissions(&beside, PermissionsExt::from_mode(0o600))
-            .and_then(|()| std::fs::rename(&beside, path))
-            .and_then(|()| std::fs::symlink_metadata(path));
-        match placed {
-            Ok(placed) => Ok(Self { listener, path: path.to_owned(), inode: placed.ino() }),
+        let mut file = path.as_os_str().to_owned();
+        file.push(format!(".{}", std::process::id()));
+        let file = PathBuf::from(file);
+        let _ = std::fs::remove_file(&file); // Of a process that had our number and was killed.
+        let listener = Address::Path(file.clone()).listen()?;
+        let door = Self { inode: std::fs::symlink_metadata(&file)?.ino(), listener, path: path.to_owned(), file };
+        std::fs::set_permissions(&door.file, PermissionsExt::from_mode(0o600))?;
+        Ok(door)
+    }
+
+    /// Takes its place, and that of a door which stands there: its process has ended, or is about to.
+    pub(super) fn hang(&mut self) {
+        match std::fs::rename(&self.file, &self.path) {
+            Ok(()) => self.file.clone_from(&self.path),
             Err(error) => {
-                let _ = std::fs::remove_file(&beside);
-                Err(error)
+                tracing::error!("hand-over: nobody can ask at {} for what is here: {error}", self.path.display());
             }
         }
     }
+}
 
-    /// Closes it, and leaves no file behind.
-    pub(super) fn remove(self) {
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|it| it.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
+impl Drop for Door {
+    /// Leaves no file behind.
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.file).is_ok_and(|it| it.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.file);
         }
     }
 }

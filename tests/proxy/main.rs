@@ -98,6 +98,8 @@ mod drain;
 mod drain_socket_io;
 // Relays that stray from where they belong move there, at a pace.
 mod rebalance;
+// Everything goes over to the next process, and nobody notices.
+mod hand_over;
 mod states;
 // Upstreams of the same servers: what is posted through one is pushed through the other.
 mod pairs;

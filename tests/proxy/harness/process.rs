@@ -111,6 +111,22 @@ impl Process {
         self.signal(Signal::STOP);
     }
 
+    /// Asks it to start the next process.
+    pub(crate) fn signal_user_2(&self) {
+        self.signal(Signal::USR2);
+    }
+
+    /// Whether it has ended, whoever may still hold its output.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
+    /// Ends a process that is not the test's own child.
+    pub(crate) fn terminate_other(pid: u32) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process has a number");
+        kill_process(pid, Signal::TERM).expect("it runs");
+    }
+
     /// Lets it go on after [`Process::pause`].
     pub(crate) fn go_on(&self) {
         self.signal(Signal::CONT);

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use serde_json::Value;
 use socket2::Socket;
@@ -23,6 +24,7 @@ pub(crate) struct Setup {
     admin: String,
     threads: usize,
     descriptors: Option<usize>,
+    binary: PathBuf,
     access_log: String,
     lines: Vec<String>,
     upstreams: Vec<Vec<String>>,
@@ -134,6 +136,12 @@ impl Setup {
         self
     }
 
+    /// The program, instead of the one that Cargo built.
+    pub(crate) fn binary(mut self, binary: &Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self
+    }
+
     /// Where and how the access log goes, as a YAML map, instead of JSON to the test.
     pub(crate) fn access_log(mut self, map: &str) -> Self {
         self.access_log = map.to_owned();
@@ -148,28 +156,20 @@ impl Setup {
 
     /// Starts the proxy and waits until it is ready.
     pub(crate) async fn run(self) -> Proxy {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         let file = directory.path().join("steadfast.yaml");
-        std::fs::write(&file, self.yaml()).expect("the file is ours");
+        let yaml = self.yaml().replace("DIRECTORY", &directory.path().display().to_string());
+        std::fs::write(&file, yaml).expect("the file is ours");
         let mut command = match self.descriptors {
             Some(descriptors) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), BINARY]);
+                shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]).arg(&self.binary);
                 shell
             }
-            None => Command::new(BINARY),
+            None => Command::new(&self.binary),
         };
         command.arg("run").arg("-c").arg(&file).stdin(Stdio::null()).env("NO_COLOR", "1");
-        let process = Process::start(command);
-        let ready = |line: &str| line.contains("ready").then_some(());
-        process.stderr_line("the proxy to be ready", ready).await;
-        let said = process.stderr();
-        let address = |word: &str| {
-            let found = said.iter().find_map(|line| address_after(line, word));
-            found.unwrap_or_else(|| panic!("no {word:?} in:\n{}", said.join("\n")))
-        };
-        let (address, admin) = (address("listening on "), address("admin on "));
-        Proxy { process, address, admin, file, _directory: directory }
+        Proxy::of(Process::start(command), file, directory).await
     }
 
     /// Another key of the last upstream, as YAML.
@@ -219,7 +219,7 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     admin: SocketAddr,
     file: PathBuf,
-    _directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 impl Proxy {
@@ -231,11 +231,49 @@ impl Proxy {
             admin: String::new(),
             threads: 2,
             descriptors: None,
+            binary: BINARY.into(),
             access_log: "{ path: stdout, format: json }".to_owned(),
             lines: Vec::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),
         }
+    }
+
+    /// The proxy that this process is, once it is ready.
+    async fn of(process: Process, file: PathBuf, directory: Arc<TempDir>) -> Self {
+        let ready = |line: &str| line.ends_with("ready").then_some(());
+        process.stderr_line("the proxy to be ready", ready).await;
+        let said = process.stderr();
+        let address = |word: &str| {
+            let found = said.iter().find_map(|line| address_after(line, word));
+            found.unwrap_or_else(|| panic!("no {word:?} in:\n{}", said.join("\n")))
+        };
+        let (address, admin) = (address("listening on "), address("admin on "));
+        Self { process, address, admin, file, directory }
+    }
+
+    /// A process with its file that is to take over from it.
+    pub(crate) fn start_next(&self) -> Process {
+        let mut command = Command::new(BINARY);
+        command.args(["run", "--take-over", "-c"]).arg(&self.file).stdin(Stdio::null()).env("NO_COLOR", "1");
+        Process::start(command)
+    }
+
+    /// Hands everything over to another process, which is this proxy from then on; returns the old one.
+    pub(crate) async fn hand_over(&mut self) -> Process {
+        let next = Self::of(self.start_next(), self.file.clone(), self.directory.clone()).await;
+        assert_eq!((next.address, next.admin), (self.address, self.admin));
+        std::mem::replace(self, next).process
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The process that it is.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 
     /// Where clients connect.
