@@ -52,6 +52,26 @@ fn limits_have_ranges() {
 }
 
 #[test]
+fn a_place_to_hand_over_is_a_path_that_a_socket_can_have() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("hand_over", value));
+        assert_eq!(complaint, format!("4: hand_over{expected}"), "hand_over: {value}");
+    }
+
+    let right = "write the absolute path of a socket in a directory that this user may write to";
+    check("[]", ": this is a list; write a mapping such as { socket: /run/steadfast/hand-over.sock }, or off");
+    check("{}", &format!(".socket: missing; {right}"));
+    check("{ socket: hand-over.sock }", &format!(".socket: \"hand-over.sock\" is not an absolute path; {right}"));
+    check("{ socket: /run/ }", ".socket: \"/run/\" is a directory; write the path of a socket in it");
+    let long = format!("/{}", "x".repeat(90));
+    check(
+        &format!("{{ socket: {long} }}"),
+        &format!(".socket: \"{long}\" is too long for a socket; write at most 90 bytes"),
+    );
+}
+
+#[test]
 fn tcp_keepalive_is_in_whole_seconds() {
     #[track_caller]
     fn check(value: &str, expected: &str) {
