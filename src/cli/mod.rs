@@ -6,6 +6,7 @@ mod drain;
 mod explain;
 mod health;
 mod reload;
+mod supervise;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ enum Command {
         /// of the configuration, or at SOCKET (@NAME is an abstract one)
         #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true)]
         take_over: Option<Option<Address>>,
+        /// Stay as the proxy's parent while one proxy hands over to the next: for process 1 of a container
+        #[arg(long)]
+        supervise: bool,
     },
     /// Check a configuration file: every mistake with its line, and what would be right
     Check {
@@ -88,7 +92,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse(); // Exits with 2 by itself.
     start_log();
     let done = match arguments.command {
-        Command::Run { config, take_over } => load(&config).and_then(|loaded| run(loaded, config, take_over)),
+        Command::Run { supervise: true, .. } => return supervise::supervise(),
+        Command::Run { config, take_over, .. } => load(&config).and_then(|loaded| run(loaded, config, take_over)),
         Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
         Command::Health { config } => health::health(&config),
         Command::Reload { config } => reload::reload(&config),
