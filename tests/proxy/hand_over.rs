@@ -451,3 +451,62 @@ async fn sigusr2_starts_what_stands_at_its_place_now() {
     Process::terminate_other(pid);
     proxy.heard("SIGTERM: stopping").await;
 }
+
+#[tokio::test]
+async fn a_supervisor_stays_and_follows() {
+    let server = Upstream::start().await;
+    let mut proxy = Proxy::start().upstream("chat", &[&server]).supervised().run().await;
+    let supervisor = proxy.process().id();
+    let traffic = Sequences::begin(&proxy, &server, (20, 10), millis(20)).await;
+    for nth in 1..=2 {
+        proxy.process().signal_user_2();
+        let heard = async {
+            let count = |part| proxy.said().iter().filter(|line| line.contains(part)).count();
+            while count("took over 30 relays") < nth || count("stopped") < nth {
+                tokio::time::sleep(millis(10)).await;
+            }
+        };
+        soon("one process to follow the other", heard).await;
+    }
+    let changes = proxy.reload(&[("threads: 2", "threads: 3")]).await;
+    assert_eq!(changes.status(), 200);
+    let whole = traffic.end().await;
+    drop(whole.ends);
+    proxy.settles_empty().await;
+    assert_eq!(proxy.process().id(), supervisor);
+    proxy.hang_up();
+    proxy.heard("SIGHUP: ").await;
+    proxy.terminate();
+    assert!(proxy.process().exit().await.success());
+}
+
+#[tokio::test]
+async fn a_supervisor_ends_with_its_proxy_and_as_that_did() {
+    let server = Upstream::start().await;
+    let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--supervise", "-c"]).arg(proxy.directory().join("nothing.yaml")).stdin(Stdio::null());
+    let mut process = Process::start(command);
+    assert_eq!(process.exit().await.code(), Some(2));
+}
+
+#[tokio::test]
+async fn systemd_hears_how_it_is() {
+    let server = Upstream::start().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).expect("the directory is ours");
+    let mut proxy = Proxy::start().line(HAND_OVER).upstream("chat", &[&server]).notifying(&path).run().await;
+    let hears = async || {
+        let mut buffer = [0; 256];
+        let length = soon("a word to systemd", socket.recv(&mut buffer)).await.expect("a datagram");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    assert_eq!(hears().await, "READY=1");
+    proxy.reload(&[]).await;
+    assert!(hears().await.starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert_eq!(hears().await, "READY=1");
+    let old = proxy.hand_over().await;
+    assert_eq!(hears().await, format!("MAINPID={}", proxy.process().id()));
+    drop(old);
+}

@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     threads: usize,
     descriptors: Option<usize>,
     binary: PathBuf,
+    is_supervised: bool,
+    notify: Option<PathBuf>,
     access_log: String,
     lines: Vec<String>,
     upstreams: Vec<Vec<String>>,
@@ -142,6 +144,18 @@ impl Setup {
         self
     }
 
+    /// Below a supervisor.
+    pub(crate) fn supervised(mut self) -> Self {
+        self.is_supervised = true;
+        self
+    }
+
+    /// With a socket that hears how it is, as systemd does.
+    pub(crate) fn notifying(mut self, socket: &Path) -> Self {
+        self.notify = Some(socket.to_owned());
+        self
+    }
+
     /// Where and how the access log goes, as a YAML map, instead of JSON to the test.
     pub(crate) fn access_log(mut self, map: &str) -> Self {
         self.access_log = map.to_owned();
@@ -169,6 +183,12 @@ impl Setup {
             None => Command::new(&self.binary),
         };
         command.arg("run").arg("-c").arg(&file).stdin(Stdio::null()).env("NO_COLOR", "1");
+        if self.is_supervised {
+            command.arg("--supervise");
+        }
+        if let Some(socket) = &self.notify {
+            command.env("NOTIFY_SOCKET", socket);
+        }
         Proxy::of(Process::start(command), file, directory).await
     }
 
@@ -232,6 +252,8 @@ impl Proxy {
             threads: 2,
             descriptors: None,
             binary: BINARY.into(),
+            is_supervised: false,
+            notify: None,
             access_log: "{ path: stdout, format: json }".to_owned(),
             lines: Vec::new(),
             upstreams: Vec::new(),
