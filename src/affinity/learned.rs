@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use twox_hash::XxHash64;
@@ -17,7 +18,7 @@ use super::{cookie, query};
 use crate::config::{Find, Learn, Session};
 
 /// Names a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId([u8; 16]);
 
 impl SessionId {
@@ -35,7 +36,7 @@ impl SessionId {
 }
 
 /// Stands for the name of a server: its XXH64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ServerName(u64);
 
 impl ServerName {

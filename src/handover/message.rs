@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::Frozen;
+use crate::session_store::Learned;
 
 /// Which form messages, and the states of relays in them, have. To be raised with every change; a test
 /// knows what they look like.
@@ -22,6 +23,9 @@ pub const DESCRIPTORS_MAX: usize = 253;
 
 /// Descriptors of a relay: its client's and its server's socket.
 pub const DESCRIPTORS_PER_RELAY: usize = 2;
+
+/// Sessions that go with a message: each takes up to 31 bytes.
+pub const SESSIONS_MAX: usize = 30_000;
 
 /// What a process says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,8 @@ pub enum FromOld {
         /// No more follow.
         is_last: bool,
     },
+    /// Who has issued which session, as far as only this process knows: at any time before [`Self::All`].
+    Sessions(Vec<Learned>),
     /// Relays, each with two descriptors, the client's first; each in a form of its own, so that one
     /// that makes no sense is not the end of the others.
     Relays(Vec<Vec<u8>>),

@@ -6,6 +6,7 @@
 //!  │ ── Knows, Sockets: what it listens on ──────────▶    │ checks its configuration, binds what is
 //!  │                                                      │ missing, starts all but accepting
 //!  │ ◀───────────────────────────────────────── Ready ──  │
+//!  │ ── Sessions: what was learned, then what since ─▶    │ remembers it as well
 //!  │ stops accepting, brings its relays to rest           │
 //!  │ ── Relays: state, two descriptors each ─────────▶    │ has them rest on its own threads
 //!  │ ◀───────────────────────────── Took{refused} ──────  │     (again, until there are no more)

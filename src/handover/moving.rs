@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -12,6 +13,7 @@ use super::new::Taker;
 use super::old::{Parcel, Resting};
 use crate::connection::{self, Arrival, Frozen, Paused};
 use crate::relay::inbox::Workers;
+use crate::session_store::{Learned, SessionStore};
 
 /// How long a worker may take to bring its relays to rest, or to have others rest. What one that is
 /// stuck has stays with it.
@@ -94,6 +96,8 @@ pub struct Arrivals<'a, F> {
     workers: &'a Workers,
     /// Where the connection belongs to that is to live on this worker.
     admit: F,
+    /// What remembers who has issued which session.
+    sessions: Arc<SessionStore>,
     here: Vec<AtRest>,
     /// Which worker gets the next ones.
     next: usize,
@@ -102,8 +106,8 @@ pub struct Arrivals<'a, F> {
 impl<'a, F: Fn(usize, &Frozen) -> Arrival> Arrivals<'a, F> {
     /// None yet. `admit` says of each connection, and of the worker on which it is to live, where it
     /// belongs to.
-    pub fn new(workers: &'a Workers, admit: F) -> Self {
-        Self { workers, admit, here: Vec::new(), next: 0 }
+    pub fn new(workers: &'a Workers, sessions: Arc<SessionStore>, admit: F) -> Self {
+        Self { workers, sessions, admit, here: Vec::new(), next: 0 }
     }
 
     /// They are this process's now: has them go on.
@@ -116,6 +120,10 @@ impl<'a, F: Fn(usize, &Frozen) -> Arrival> Arrivals<'a, F> {
 type Arriving = (usize, Frozen, [OwnedFd; DESCRIPTORS_PER_RELAY], Arrival);
 
 impl<F: Fn(usize, &Frozen) -> Arrival> Taker for Arrivals<'_, F> {
+    fn know(&mut self, sessions: &[Learned]) {
+        self.sessions.inherit(sessions);
+    }
+
     async fn take(&mut self, arriving: Vec<(Frozen, [OwnedFd; DESCRIPTORS_PER_RELAY])>) -> Vec<usize> {
         let mut of_workers: Vec<Vec<Arriving>> = (0..self.workers.count()).map(|_| Vec::new()).collect();
         let mut refused: Vec<bool> = vec![true; arriving.len()];

@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 
 use super::channel::{Broken, Channel};
 use super::message::{self, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, Malformed, Socket};
-use super::{ANSWER_WITHIN, COMMIT_WITHIN, READY_WITHIN};
+use super::{ANSWER_WITHIN, COMMIT_WITHIN, READY_WITHIN, REST_WITHIN};
 use crate::connection::Frozen;
+use crate::session_store::Learned;
 
 /// What the old process offers.
 #[derive(Debug)]
@@ -23,6 +24,9 @@ pub struct Offer {
 
 /// What takes connections over.
 pub trait Taker {
+    /// Remembers who has issued which session.
+    fn know(&mut self, sessions: &[Learned]);
+
     /// Has these connections rest here, each by its state and its sockets, the client's first. Returns
     /// the places of those that it cannot take; they stay with the old process.
     fn take(&mut self, arriving: Vec<(Frozen, [OwnedFd; DESCRIPTORS_PER_RELAY])>) -> impl Future<Output = Vec<usize>>;
@@ -98,11 +102,12 @@ impl Offer {
                     taken += here;
                     channel.send(&FromNew::Took { refused }, &[]).await?;
                 }
+                (FromOld::Sessions(sessions), _) => taker.know(&sessions),
                 (FromOld::All(count), _) if count as usize == came => break,
                 (FromOld::Failed(why), _) => return Err(Broken::Said(why)),
                 _ => return Err(Broken::Unexpected("relays")),
             }
-            patience = ANSWER_WITHIN;
+            patience = REST_WITHIN;
         }
         channel.send(&FromNew::Adopted(u32::try_from(taken).unwrap_or(u32::MAX)), &[]).await?;
         match channel.receive(COMMIT_WITHIN).await?.0 {

@@ -3,14 +3,16 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use super::channel::{Broken, Channel};
 use super::message::{
-    DESCRIPTORS_MAX, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, MESSAGE_BYTES_MAX, Socket,
+    DESCRIPTORS_MAX, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, MESSAGE_BYTES_MAX, SESSIONS_MAX, Socket,
 };
 use super::{ANSWER_WITHIN, READY_WITHIN, REST_WITHIN};
+use crate::session_store::Learned;
 
 /// What has connections to give away.
 pub trait Giver {
@@ -22,6 +24,9 @@ pub trait Giver {
 
     /// What is listened on, each with its descriptor.
     fn sockets(&self) -> Vec<(Socket, BorrowedFd<'_>)>;
+
+    /// Who has issued which of the sessions that were used within this time, as far as only it knows.
+    fn sessions(&self, used_within: Duration) -> impl Iterator<Item = Learned>;
 
     /// Stops accepting, but closes no listening socket, and brings to rest every relay that can go.
     fn rest(&mut self) -> impl Future<Output = Vec<Parcel<Self::Resting>>>;
@@ -117,8 +122,17 @@ impl Heir {
     /// Why not: then `giver` has everything, and goes on with it.
     pub async fn take<G: Giver>(self, giver: &mut G) -> Result<Given, Broken> {
         let Self { mut channel, pid, listening } = self;
+        // All of them before anything rests, and behind that those that were used meanwhile.
+        let began = Instant::now();
+        if let Err(error) = send_sessions(&mut channel, giver.sessions(Duration::MAX)).await {
+            return Err(give_up(&mut channel, error).await);
+        }
         let parcels = giver.rest().await;
-        let moved = match timeout(REST_WITHIN, send_all(&mut channel, &parcels)).await {
+        let send = async {
+            send_sessions(&mut channel, giver.sessions(began.elapsed() + SECOND)).await?;
+            send_all(&mut channel, &parcels).await
+        };
+        let moved = match timeout(REST_WITHIN, send).await {
             Ok(moved) => moved,
             Err(_) => Err(Broken::Late(REST_WITHIN)),
         };
@@ -149,6 +163,18 @@ impl Heir {
         giver.accept_no_more(&listening);
         Ok(given)
     }
+}
+
+/// The clock of sessions is as coarse as that.
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn send_sessions(channel: &mut Channel, sessions: impl Iterator<Item = Learned>) -> Result<(), Broken> {
+    let mut sessions = sessions.peekable();
+    while sessions.peek().is_some() {
+        let some = sessions.by_ref().take(SESSIONS_MAX).collect();
+        channel.send(&FromOld::Sessions(some), &[]).await?;
+    }
+    Ok(())
 }
 
 /// Sends every connection, and says which of them stay. The new process has all others then, and waits

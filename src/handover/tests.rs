@@ -13,10 +13,12 @@ use tokio::net::UnixStream;
 
 use super::message::{DESCRIPTORS_MAX, FromNew, FromOld, Hello, MESSAGE_BYTES_MAX, VERSION, decode, encode};
 use super::new::{self, Taker};
-use super::old::{Given, Giver, Parcel, Resting, hand_over};
+use super::old::{Given, Giver, Parcel, Resting, prepare};
 use super::*;
+use crate::affinity::learned::{ServerName, SessionId};
 use crate::connection::Frozen;
 use crate::relay;
+use crate::session_store::Learned;
 
 const OLD: Hello = Hello { version: VERSION, pid: 1 };
 const NEW: Hello = Hello { version: VERSION, pid: 2 };
@@ -68,6 +70,12 @@ impl Giver for Old {
             .collect()
     }
 
+    fn sessions(&self, used_within: Duration) -> impl Iterator<Item = Learned> {
+        // More than one message, and behind that a few.
+        let count = if used_within == Duration::MAX { SESSIONS + 1 } else { 1 };
+        (0..count).map(learned)
+    }
+
     async fn rest(&mut self) -> Vec<Parcel<Fake>> {
         std::mem::take(&mut self.parcels)
     }
@@ -106,15 +114,28 @@ fn old(states: Vec<Vec<u8>>) -> (Old, Vec<[StdStream; 2]>) {
     (Old { listener: TcpListener::bind("127.0.0.1:0").unwrap(), parcels, fate }, peers)
 }
 
+/// One message full.
+const SESSIONS: u32 = 30_000;
+
+fn learned(number: u32) -> Learned {
+    let session = SessionId::of("cookie:sid", &number.to_be_bytes());
+    Learned { session, server: ServerName::of("a"), unused: u32::MAX - number }
+}
+
 /// A new process that takes everything but what stands at these places among all that comes.
 #[derive(Default)]
 struct New {
     refuses: Vec<usize>,
     seen: usize,
     taken: Vec<[OwnedFd; 2]>,
+    sessions: Vec<Learned>,
 }
 
 impl Taker for New {
+    fn know(&mut self, sessions: &[Learned]) {
+        self.sessions.extend(sessions);
+    }
+
     async fn take(&mut self, arriving: Vec<(Frozen, [OwnedFd; 2])>) -> Vec<usize> {
         let mut refused = Vec::new();
         for (at, (_, sockets)) in arriving.into_iter().enumerate() {
@@ -170,6 +191,9 @@ async fn everything_goes_over_but_what_is_refused() {
     let mut taker = New { refuses: vec![17], ..New::default() };
     assert_eq!(offer.take_over(vec![address], &mut taker).await.unwrap(), COUNT - 3);
     assert_eq!(giving.await.unwrap().unwrap(), Given { pid: 2, relays: COUNT - 3, kept: 3 });
+
+    let sessions = (0..=SESSIONS).chain([0]).map(learned);
+    assert!(taker.sessions.iter().copied().eq(sessions), "{} sessions", taker.sessions.len());
 
     let kept = [5, 18, 300];
     let gone: Vec<_> = (0..COUNT).filter(|index| !kept.contains(index)).collect();
@@ -254,6 +278,10 @@ async fn fail_as_new(mut channel: Channel, step: usize, fault: Fault, address: S
     step!(2);
     channel.send(&FromNew::Ready(vec![address]), &[]).await.unwrap();
     step!(3);
+    for _ in 0..3 {
+        let sessions: FromOld = channel.receive(ANSWER_WITHIN).await.unwrap().0;
+        assert!(matches!(sessions, FromOld::Sessions(_)));
+    }
     let (relays, _held): (FromOld, _) = channel.receive(ANSWER_WITHIN).await.unwrap();
     assert!(matches!(relays, FromOld::Relays(_)));
     step!(4);
@@ -417,7 +445,7 @@ async fn the_form_of_version_1_is_what_it_was() {
         encode(&FromNew::Took { refused: vec![2] }),
         encode(&FromNew::Adopted(3)),
     ];
-    assert_eq!(all.concat(), [2, 1, 1, 7, 3, 1, 4, 0, 1, 0, 1, 2, 3, 4, 5, 1, 1, 2, 2, 3]);
+    assert_eq!(all.concat(), [3, 1, 1, 7, 4, 1, 5, 0, 1, 0, 1, 2, 3, 4, 5, 1, 1, 2, 2, 3]);
 }
 
 proptest! {
@@ -427,7 +455,7 @@ proptest! {
         let _ = decode::<FromNew>(&bytes);
         let _ = message::decode_relay(&bytes);
         // A count of more than there is must not be believed.
-        let long = [&[2, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F][..], &bytes].concat();
+        let long = [&[3, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F][..], &bytes].concat();
         prop_assert!(decode::<FromOld>(&long).is_err());
     }
 }

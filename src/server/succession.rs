@@ -34,6 +34,7 @@ use crate::handover::new::{self, Offer};
 use crate::handover::old::{self, Giver, Parcel};
 use crate::handover::{Broken, Channel, Hello, Knowledge, Purpose, READY_WITHIN, Socket};
 use crate::relay::{Home, NewHome};
+use crate::session_store::Learned;
 use crate::upstream::Upstream;
 
 /// Where two processes meet.
@@ -290,7 +291,9 @@ impl Control {
         let mut listening: Vec<_> = self.posts.iter().map(|post| post.bind).collect();
         listening.extend(self.config.admin.as_ref().map(|admin| admin.bind));
         let homes = Homes { control: self, lives, departed: RefCell::default() };
-        let mut arrivals = Arrivals::new(&self.workers, |worker, frozen: &Frozen| homes.arrival(worker, frozen));
+        let sessions = self.service.front().sessions.clone();
+        let mut arrivals =
+            Arrivals::new(&self.workers, sessions, |worker, frozen: &Frozen| homes.arrival(worker, frozen));
         let taken = offer.take_over(listening, &mut arrivals).await?;
         arrivals.go_on().await;
         tracing::info!("took over {taken} relays");
@@ -313,6 +316,10 @@ impl Giver for Control {
         let admin = self.config.admin.as_ref().zip(self.admin_socket.as_ref());
         let admin = admin.map(|(admin, it)| (Socket { address: admin.bind, purpose: Purpose::Admin }, it.as_fd()));
         of_posts.chain(admin).collect()
+    }
+
+    fn sessions(&self, used_within: Duration) -> impl Iterator<Item = Learned> {
+        self.service.front().sessions.used_within(used_within).collect::<Vec<_>>().into_iter()
     }
 
     async fn rest(&mut self) -> Vec<Parcel<AtRest>> {

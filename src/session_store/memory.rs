@@ -112,6 +112,19 @@ impl Memory {
         })
     }
 
+    /// The sessions that were used within so many seconds before `now`, of one shard after the other: each
+    /// is held for as long as it takes to copy it.
+    pub fn used_within(&self, seconds: u32, now: Second) -> impl Iterator<Item = (SessionId, Known, Second)> {
+        let within = seconds.min(self.idle);
+        self.shards.iter().flat_map(move |shard| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let entries = shard.entries.chunks.iter().flatten();
+            let recent = entries.filter(|entry| now.since(entry.used) <= within);
+            let known = |entry: &Entry| Known { server: entry.server, confirmed: entry.confirmed() };
+            recent.map(|entry| (entry.session, known(entry), entry.used)).collect::<Vec<_>>()
+        })
+    }
+
     /// How many sessions it holds, forgotten ones included that nobody has come across.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
@@ -145,7 +158,7 @@ impl fmt::Debug for Memory {
 /// Whole seconds, of which the last may not be full.
 pub(super) fn seconds_up(duration: Duration) -> u32 {
     let begun = u64::from(duration.subsec_nanos() > 0);
-    u32::try_from(duration.as_secs() + begun).unwrap_or(u32::MAX)
+    u32::try_from(duration.as_secs().saturating_add(begun)).unwrap_or(u32::MAX)
 }
 
 #[derive(Debug, Default)]

@@ -10,11 +10,27 @@ mod redis;
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use self::memory::{Memory, Second};
 use self::redis::{Near, Redis};
 use crate::affinity::learned::{ServerName, SessionId};
 use crate::config;
 use crate::observe::metrics::{Metrics, SessionStoreMetrics};
+
+/// When a store begins: so that sessions may be older than it is, by years.
+const FIRST: Second = Second(1 << 31);
+
+/// What is known of a session, on its way to another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learned {
+    /// Which session.
+    pub session: SessionId,
+    /// The server that issued it.
+    pub server: ServerName,
+    /// Seconds since it was used.
+    pub unused: u32,
+}
 
 /// Remembers who issued a session. All threads share it.
 #[derive(Debug)]
@@ -68,9 +84,32 @@ impl SessionStore {
         self.count();
     }
 
+    /// What this process alone remembers of the sessions that were used within this time; nothing where
+    /// several share what they know.
+    pub fn used_within(&self, time: Duration) -> impl Iterator<Item = Learned> {
+        let now = self.near().now;
+        let seconds = memory::seconds_up(time);
+        let memory = self.redis.is_none().then_some(&self.memory);
+        let known = memory.into_iter().flat_map(move |memory| memory.used_within(seconds, now));
+        known.map(move |(session, known, used)| Learned { session, server: known.server, unused: now.since(used) })
+    }
+
+    /// Remembers what another process has, if this one alone has to.
+    pub fn inherit(&self, learned: &[Learned]) {
+        if self.redis.is_some() {
+            return;
+        }
+        let near = self.near();
+        for Learned { session, server, unused } in learned {
+            let used = Second(near.now.0.saturating_sub(*unused));
+            Near { now: used, ..near }.learn(*session, *server, None);
+        }
+        self.count();
+    }
+
     fn near(&self) -> Near<'_> {
-        let now = self.began.elapsed().min(Duration::from_secs(u64::from(u32::MAX))).as_secs();
-        let now = Second(u32::try_from(now).unwrap_or(u32::MAX));
+        let now = u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let now = Second(FIRST.0.saturating_add(now));
         Near { memory: &self.memory, metrics: &self.metrics, now }
     }
 
@@ -107,6 +146,26 @@ mod tests {
         let held = metrics.session_store().sessions.get();
         assert!((900..=1000).contains(&held), "{held}");
         assert_eq!(metrics.session_store().evicted.get(), 2000 - held as u64);
+    }
+
+    #[tokio::test]
+    async fn another_process_inherits_what_this_one_alone_has_learned() {
+        let store = || {
+            let config = config::SessionStore { idle: Duration::from_secs(100), ..Default::default() };
+            SessionStore::new(&config, &Metrics::new())
+        };
+        let (old, new) = (store(), store());
+        old.learn(session(1), "a").await;
+        old.learn(session(2), "b").await;
+        let mut learned: Vec<_> = old.used_within(Duration::MAX).collect();
+        assert_eq!(learned.len(), 2);
+        // One of them was last used some time before the new process began, and long ago for its own clock.
+        learned.sort_by_key(|it| it.server == ServerName::of("b"));
+        learned[0].unused = 90;
+        learned[1].unused = 101;
+        new.inherit(&learned);
+        assert_eq!(new.find(session(1)).await, Some(ServerName::of("a")));
+        assert_eq!(new.find(session(2)).await, None);
     }
 
     #[test]

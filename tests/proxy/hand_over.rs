@@ -510,3 +510,43 @@ async fn systemd_hears_how_it_is() {
     assert_eq!(hears().await, format!("MAINPID={}", proxy.process().id()));
     drop(old);
 }
+
+#[tokio::test]
+async fn what_was_learned_and_tagged_goes_along() {
+    let serving = async |name: &'static str| {
+        Upstream::serving(move |mut wire| async move {
+            while let Some(request) = wire.next_request().await {
+                let fields = if request.head.start.contains("/new") {
+                    format!("X-Session: {name}-1\r\n")
+                } else {
+                    String::new()
+                };
+                wire.send(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 1\r\n\r\n{name}")).await;
+            }
+        })
+        .await
+    };
+    let (a, b) = (serving("a").await, serving("b").await);
+    let sources =
+        "[{ session: { find: { header: X-Session }, learn: { response_header: X-Session } } }, { header: X-Client }]";
+    let setup = Proxy::start().line(HAND_OVER).upstream("chat", &[&Named(&a, "a"), &Named(&b, "b")]);
+    let mut proxy = setup.affinity(sources).run().await;
+    let get = |target: &str, fields: String| format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    // Clients whose own keys lead to one server each; then each asks with the session of the other one's.
+    let mut led = Vec::new();
+    for client in 0..40 {
+        let answer = proxy.exchange(get("/new", format!("X-Client: {client}\r\n"))).await;
+        led.push((client, answer.text()));
+    }
+    let (in_a, in_b): (Vec<_>, Vec<_>) = led.into_iter().partition(|(_, server)| server == "a");
+    assert!(!in_a.is_empty() && !in_b.is_empty(), "keys lead to both servers");
+    let mut old = proxy.hand_over().await;
+    assert!(old.exit_within(GONE_WITHIN).await.success());
+    for (clients, session) in [(in_a, "b"), (in_b, "a")] {
+        for (client, _) in clients {
+            let answer = proxy.exchange(get("/x", format!("X-Client: {client}\r\nX-Session: {session}-1\r\n"))).await;
+            assert_eq!(answer.text(), session);
+        }
+    }
+    assert_eq!(proxy.metrics().await.sum("steadfast_sessions", &[]), 2.0);
+}
