@@ -40,9 +40,15 @@ class Resolver(BaseResolver):
 argument = json.loads(sys.argv[1])
 resolver = Resolver(argument["file"])
 quiet = DNSLogger("-request,-reply,-truncated,-error,-recv,-send")
-udp = DNSServer(resolver, address="127.0.0.1", port=0, logger=quiet)
-port = udp.server.server_address[1]
-tcp = DNSServer(resolver, address="127.0.0.1", port=port, tcp=True, logger=quiet)
+while True:
+    udp = DNSServer(resolver, address="127.0.0.1", port=0, logger=quiet)
+    port = udp.server.server_address[1]
+    try:
+        tcp = DNSServer(resolver, address="127.0.0.1", port=port, tcp=True, logger=quiet)
+        break
+    except OSError:
+        # Somebody else has that port for TCP.
+        udp.server.server_close()
 for server in (udp, tcp):
     server.server.daemon_threads = True
     server.start_thread()
