@@ -162,7 +162,8 @@ impl Occupant {
             Choice::Free => search.is_above(from).then_some(Stray { id, from, to: None }),
             Choice::Key(hash) => {
                 let to = upstream.owner(hash)?.id;
-                (to != from).then_some(Stray { id, from, to: Some(to) })
+                // Where it is at home it stays, also while that is down.
+                (to != from && !upstream.is_home(hash, from)).then_some(Stray { id, from, to: Some(to) })
             }
         }
     }

@@ -35,7 +35,7 @@ use pace::{Pace, TooMany};
 use crate::affinity::doctor::{self, Doctor, News, Patient};
 use crate::affinity::learned::ServerName;
 use crate::affinity::tag::{Secret, ServerTag};
-use crate::balance::{Balancer, Candidate, Chance};
+use crate::balance::{Balancer, Candidate, Chance, WARM};
 use crate::config::{self, AffinitySource, Config, OnDown, Sse, StickyCookie, TcpKeepalive, Timeouts, WebSocket};
 use crate::handshake::Damage;
 use crate::observe::Sayings;
@@ -194,6 +194,14 @@ impl Upstream {
         let now = Instant::now();
         let candidate = |server: usize| self.servers[server].candidate(now);
         self.balancer.order(Some(hash), candidate, Chance::default()).next().map(|server| &self.servers[server])
+    }
+
+    /// Whether a key of this hash leads to `server` when everybody is up and warm.
+    pub fn is_home(&self, hash: u64, server: ServerId) -> bool {
+        let now = Instant::now();
+        let candidate = |server: usize| Candidate { is_up: true, warmth: WARM, ..self.servers[server].candidate(now) };
+        let home = self.balancer.order(Some(hash), candidate, Chance::default()).next();
+        home.is_some_and(|home| self.servers[home].id == server)
     }
 
     /// How many connections each of its servers has above its share of all of them, which is by

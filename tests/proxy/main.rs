@@ -100,6 +100,8 @@ mod drain_socket_io;
 mod rebalance;
 // Everything goes over to the next process, and nobody notices.
 mod hand_over;
+// Reloads and hand-overs under thousands of relays in traffic.
+mod everything_at_once;
 mod states;
 // Upstreams of the same servers: what is posted through one is pushed through the other.
 mod pairs;

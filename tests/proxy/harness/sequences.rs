@@ -65,8 +65,8 @@ impl Sequences {
     /// Has an open WebSocket carry numbers both ways.
     pub(crate) fn add_websocket(&mut self, client: Wire, server: Wire) {
         let ((from_server, to_server), (from_client, to_client)) = (client.split(), server.split());
-        self.write(to_server, |text| masked_frame(text));
-        self.write(to_client, |text| frame(text));
+        self.write(to_server, masked_frame);
+        self.write(to_client, frame);
         self.read(from_server, Form::Frames);
         self.read(from_client, Form::Frames);
     }
