@@ -39,7 +39,9 @@ async fn watch() -> io::Result<ExitCode> {
     // Whoever the proxy leaves behind comes to us, also where we are not process 1.
     set_child_subreaper(Some(getpid()))?;
     let mut proxy = start()?;
-    let mut last_word = None;
+    // What was passed on since the proxy was last asked to let the next one take over: it may have gone
+    // to one that was just ending, and then the next one has to hear it.
+    let mut unheard = Vec::new();
     loop {
         let [terminate, interrupt, hang_up, user_2] = &mut passed_on;
         let signal = tokio::select! {
@@ -50,8 +52,10 @@ async fn watch() -> io::Result<ExitCode> {
             _ = user_2.1.recv() => Some(user_2.0),
         };
         if let Some(signal) = signal {
-            if matches!(signal, Signal::TERM | Signal::INT) {
-                last_word = Some(signal);
+            if signal == Signal::USR2 {
+                unheard.clear();
+            } else if !unheard.contains(&signal) {
+                unheard.push(signal);
             }
             // It may have just ended: then that is told next.
             let _ = kill_process(proxy, signal);
@@ -62,8 +66,8 @@ async fn watch() -> io::Result<ExitCode> {
             }
             let Some(next) = successor()? else { return Ok(code(status)) };
             proxy = next;
-            if let Some(signal) = last_word {
-                let _ = kill_process(proxy, signal); // It was on its way when that was said.
+            for signal in unheard.drain(..) {
+                let _ = kill_process(proxy, signal);
             }
         }
     }

@@ -58,6 +58,8 @@ async fn traffic_goes_on_through_five_processes() {
     assert!(relays_in(&log).is_empty(), "no relay has ended");
     let whole = traffic.end().await;
     assert!(whole.messages > 10_000, "only {} messages", whole.messages);
+    let longest = whole.latencies.last().expect("there are messages");
+    assert!(*longest < seconds(5), "a message has taken {longest:?}");
     drop(whole.ends);
     proxy.settles_empty().await;
     proxy.terminate();
@@ -459,14 +461,20 @@ async fn a_supervisor_stays_and_follows() {
     let supervisor = proxy.process().id();
     let traffic = Sequences::begin(&proxy, &server, (20, 10), millis(20)).await;
     for nth in 1..=2 {
+        let before = proxy.process().children();
         proxy.process().signal_user_2();
-        let heard = async {
-            let count = |part| proxy.said().iter().filter(|line| line.contains(part)).count();
-            while count("took over 30 relays") < nth || count("stopped") < nth {
+        let followed = async {
+            loop {
+                let now = proxy.process().children();
+                if now.len() == 1 && now != before {
+                    return;
+                }
                 tokio::time::sleep(millis(10)).await;
             }
         };
-        soon("one process to follow the other", heard).await;
+        soon("one process to follow the other", followed).await;
+        let count = proxy.said().iter().filter(|line| line.contains("took over 30 relays")).count();
+        assert_eq!(count, nth);
     }
     let changes = proxy.reload(&[("threads: 2", "threads: 3")]).await;
     assert_eq!(changes.status(), 200);

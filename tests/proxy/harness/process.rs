@@ -116,6 +116,13 @@ impl Process {
         self.signal(Signal::USR2);
     }
 
+    /// The processes that it has started and that run.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let children = std::fs::read_to_string(path).expect("it runs");
+        children.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
+    }
+
     /// Whether it has ended, whoever may still hold its output.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_some()

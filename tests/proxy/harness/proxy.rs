@@ -189,7 +189,11 @@ impl Setup {
         if let Some(socket) = &self.notify {
             command.env("NOTIFY_SOCKET", socket);
         }
-        Proxy::of(Process::start(command), file, directory).await
+        let mut process = Process::start(command);
+        if self.is_supervised {
+            process = process.ended_gently();
+        }
+        Proxy::of(process, self.binary, file, directory).await
     }
 
     /// Another key of the last upstream, as YAML.
@@ -238,6 +242,7 @@ pub(crate) struct Proxy {
     process: Process,
     address: SocketAddr,
     admin: SocketAddr,
+    binary: PathBuf,
     file: PathBuf,
     directory: Arc<TempDir>,
 }
@@ -262,7 +267,7 @@ impl Proxy {
     }
 
     /// The proxy that this process is, once it is ready.
-    async fn of(process: Process, file: PathBuf, directory: Arc<TempDir>) -> Self {
+    async fn of(process: Process, binary: PathBuf, file: PathBuf, directory: Arc<TempDir>) -> Self {
         let ready = |line: &str| line.ends_with("ready").then_some(());
         process.stderr_line("the proxy to be ready", ready).await;
         let said = process.stderr();
@@ -271,19 +276,20 @@ impl Proxy {
             found.unwrap_or_else(|| panic!("no {word:?} in:\n{}", said.join("\n")))
         };
         let (address, admin) = (address("listening on "), address("admin on "));
-        Self { process, address, admin, file, directory }
+        Self { process, address, admin, binary, file, directory }
     }
 
     /// A process with its file that is to take over from it.
     pub(crate) fn start_next(&self) -> Process {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(&self.binary);
         command.args(["run", "--take-over", "-c"]).arg(&self.file).stdin(Stdio::null()).env("NO_COLOR", "1");
         Process::start(command)
     }
 
     /// Hands everything over to another process, which is this proxy from then on; returns the old one.
     pub(crate) async fn hand_over(&mut self) -> Process {
-        let next = Self::of(self.start_next(), self.file.clone(), self.directory.clone()).await;
+        let (binary, file, directory) = (self.binary.clone(), self.file.clone(), self.directory.clone());
+        let next = Self::of(self.start_next(), binary, file, directory).await;
         assert_eq!((next.address, next.admin), (self.address, self.admin));
         std::mem::replace(self, next).process
     }
