@@ -25,6 +25,7 @@ pub mod events;
 pub mod frames;
 pub mod inbox;
 mod lane;
+pub mod last_event_id;
 pub mod life;
 pub mod registry;
 mod run;
