@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::admission::Ticket;
-use crate::exchange::{Front, Next, exchange, resume, turn_away};
+use crate::exchange::{Front, Next, exchange, resume, resumption, turn_away};
 use crate::observe::Observer;
 use crate::proxy_protocol::Ends;
 use crate::relay::{Freed, Relay, Stopped};
@@ -61,6 +61,15 @@ impl Connection {
                 tokio::spawn(requests(self, socket, patience));
             }
             Stopped::Paused(relay) => Paused::new(relay, self).collect(),
+            Stopped::Interrupted(relay) => drop(tokio::spawn(self.resumed(relay))),
+        }
+    }
+
+    /// Goes on with an event stream that has lost its server.
+    async fn resumed(self, relay: Box<Relay>) {
+        match resumption::resume(&self.service, *relay).await {
+            Ok(relay) => self.relay(*relay),
+            Err(stopped) => self.behind(*stopped),
         }
     }
 }
@@ -93,6 +102,7 @@ async fn requests(connection: Connection, mut socket: Socket, mut patience: Dura
 /// Serves the one request that comes on `socket`, and what it turns into; `held` is dropped at the
 /// end of that.
 pub async fn serve_one<T: Send + 'static>(
+    service: Arc<Service>,
     front: Arc<Front>,
     socket: Socket,
     previous_hop: IpAddr,
@@ -100,8 +110,19 @@ pub async fn serve_one<T: Send + 'static>(
     held: T,
 ) {
     if let Next::Relay(handover) = request(&front, socket, previous_hop, is_served).await {
-        tokio::spawn(Relay::new(*handover).run().map(move |_| drop(held)));
+        relay_one(service, Relay::new(*handover), held);
     }
+}
+
+fn relay_one<T: Send + 'static>(service: Arc<Service>, relay: Relay, held: T) {
+    tokio::spawn(relay.run().map(move |stopped| {
+        let Stopped::Interrupted(relay) = stopped else { return drop(held) };
+        tokio::spawn(async move {
+            if let Ok(relay) = resumption::resume(&service, *relay).await {
+                relay_one(service, *relay, held);
+            }
+        });
+    }));
 }
 
 /// Serves the request that has begun to come on `socket`, or tells its client to come later. What is

@@ -29,7 +29,7 @@ use super::ends::{leaving, reclaim};
 use super::handoff::{self, Opening, Plan, client_framing};
 use super::parked::{Parked, Waiting, Woken};
 use super::up::Up;
-use super::{Answer, Failure, Front, Next, scheme, wire};
+use super::{Answer, Failure, Front, Next, resumption, scheme, wire};
 use crate::affinity::forwarded;
 use crate::error::ProxyError;
 use crate::observe::Record;
@@ -227,7 +227,8 @@ impl Begun {
             Ok((plan, answer))
         });
         let reason = match planned {
-            Ok((Plan::Relay(_, kind @ Kind::EventStream), answer)) => {
+            Ok((Plan::Relay(_, kind @ Kind::EventStream), mut answer)) => {
+                answer.resumable = resumption::resumable(front, &mut down, &answer, &upstream, previous_hop);
                 let opening = Opening::Early(self.sent_at.elapsed());
                 let fields = &down.req_header().headers;
                 let client = forwarded::client(&front.client_ip, fields, previous_hop, &front.trusted);

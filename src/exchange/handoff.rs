@@ -70,7 +70,7 @@ pub(super) fn plan(down: &ServerSession, answer: &mut Answer, upstream: &Upstrea
 }
 
 /// What stands against inserting anything into the event stream that `head` begins.
-fn untouched(method: &Method, head: &Head) -> Option<Untouched> {
+pub(super) fn untouched(method: &Method, head: &Head) -> Option<Untouched> {
     let is_coded = head.all(Name::ContentEncoding).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     if method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
         Some(Untouched::Head)
@@ -133,6 +133,7 @@ pub(super) async fn hand_over(
                     }
                 }
             }
+            events.keep(answer.resumable.take());
             Protocol::Events(events, down.get_keepalive_timeout().map(|_| Vec::new()))
         }
         Kind::WebSocket => Protocol::WebSocket(WebSocket::new(fastrand::u64(..))),

@@ -24,6 +24,7 @@ mod overlap;
 pub mod parked;
 pub mod placement;
 mod response;
+pub mod resumption;
 mod scrutiny;
 mod up;
 
@@ -51,7 +52,7 @@ use crate::error::ProxyError;
 use crate::handshake::{self, Handshake};
 use crate::observe::{Asked, Observer, Record};
 use crate::proxy_protocol::{self, Ends};
-use crate::relay::{EndReason, Handover};
+use crate::relay::{EndReason, Handover, Resumable};
 use crate::route;
 use crate::session_store::SessionStore;
 use crate::socket::{Socket, Wire};
@@ -320,6 +321,8 @@ struct Answer {
     is_tagged: bool,
     /// Where the request belonged.
     place: Placement,
+    /// What it takes to go on with another server, if it becomes an event stream for which that is wanted.
+    resumable: Option<Box<Resumable>>,
 }
 
 /// What came of a request.
@@ -452,7 +455,7 @@ async fn answered(
         (None, None) => {}
     }
     let asked = headers::upgrade_of(down.req_header()).cloned();
-    Ok(Answer { up, server, asked, is_sent, begun, is_tagged, place })
+    Ok(Answer { up, server, asked, is_sent, begun, is_tagged, place, resumable: None })
 }
 
 /// The connection that a request came on, as the servers of `upstream` are told of it, if they are.
@@ -531,6 +534,7 @@ async fn finish(
         Ok(handoff::Plan::Relay(head, kind)) => {
             let client = forwarded::client(&front.client_ip, &down.req_header().headers, previous_hop, &front.trusted);
             let opening = handoff::Opening::Head(head);
+            answer.resumable = resumption::resumable(front, &mut down, &answer, &upstream, previous_hop);
             return Box::pin(handoff::hand_over(down, answer, opening, kind, client, upstream, record)).await;
         }
         Err(error) => return Box::pin(refuse(down, &error, record)).await,

@@ -173,7 +173,7 @@ impl Driver {
         let socket = Socket::new(Transport::Http2(Box::new(stream)));
         socket.wire().introduced(0, self.passed_on);
         let held = (self.link.clone(), ticket);
-        tokio::spawn(connection::serve_one(front, socket, self.previous_hop, is_served, held));
+        tokio::spawn(connection::serve_one(self.service.clone(), front, socket, self.previous_hop, is_served, held));
     }
 
     /// Closes a connection whose client keeps on asking for what it does not want.

@@ -18,7 +18,7 @@ use crate::affinity::doctor::Finding;
 use crate::handshake::Damage;
 use crate::listener::Refusal;
 use crate::relay::websocket::Counts;
-use crate::relay::{EndReason, Kind, Untouched};
+use crate::relay::{EndReason, Kind, Resumption, Untouched};
 use crate::tls;
 use crate::upstream::pace::Passage;
 
@@ -32,6 +32,7 @@ pub struct Metrics {
     durations: HistogramVec,
     keepalives: IntCounterVec,
     untouched: IntCounterVec,
+    resumed: IntCounterVec,
     pings: IntCounterVec,
     messages: IntCounterVec,
     closes: IntCounterVec,
@@ -170,6 +171,12 @@ impl Metrics {
                 "steadfast_sse_untouched_total",
                 "Event streams into which nothing could be inserted, by what stood against it.",
                 &["upstream", "reason"],
+            ),
+            resumed: counters(
+                "steadfast_sse_resumed_total",
+                "Event streams that lost their server, or left it, by result: resumed, failed (nobody went on), mid_event \
+                 (lost within an event), no_id (nobody could say where to go on).",
+                &["upstream", "result"],
             ),
             pings: counters(
                 "steadfast_websocket_pings_total",
@@ -397,6 +404,7 @@ impl Metrics {
             durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
             keepalives: self.keepalives.with_label_values(&[name]),
             untouched: Untouched::ALL.map(|reason| self.untouched.with_label_values(&[name, reason.label()])),
+            resumed: Resumption::ALL.map(|result| self.resumed.with_label_values(&[name, result.label()])),
             pings: self.pings.with_label_values(&[name]),
             messages: DIRECTIONS.map(|direction| self.messages.with_label_values(&[name, direction])),
             closes: Default::default(),
@@ -496,6 +504,7 @@ pub struct UpstreamMetrics {
     /// Comments inserted into idle event streams.
     pub keepalives: IntCounter,
     untouched: [IntCounter; Untouched::ALL.len()],
+    resumed: [IntCounter; Resumption::ALL.len()],
     /// Pings inserted towards clients of WebSockets.
     pub pings: IntCounter,
     messages: [IntCounter; 2],
@@ -547,6 +556,11 @@ impl UpstreamMetrics {
     /// One more event stream that is passed on as it is.
     pub fn untouched(&self, reason: Untouched) {
         self.untouched[reason as usize].inc();
+    }
+
+    /// One more event stream that lost its server, or left it.
+    pub fn resumed(&self, result: Resumption) {
+        self.resumed[result as usize].inc();
     }
 
     /// What a WebSocket has carried since it last said so.

@@ -210,6 +210,14 @@ impl Record {
         }
     }
 
+    /// It goes on over a connection to this server of `upstream`, the one it has belonged to or what
+    /// stands in its place.
+    pub fn moved(&mut self, upstream: &Arc<Upstream>, server: usize) {
+        self.leave_server();
+        self.routed(upstream);
+        self.connected(server);
+    }
+
     /// It turned out to be of `kind`.
     pub fn becomes(&mut self, kind: Kind) {
         if let Some((upstream, server)) = self.server() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::chunked::{self, Decoder, Malformed};
+use super::resumable::{Course, Resumable};
 use super::sse::{Gap, Place};
 
 /// Space that must be free before the bytes given to [`Events::pass`].
@@ -68,13 +69,16 @@ pub struct Events {
     client: ClientFraming,
     place: Place,
     gap: Gap,
+    /// What it takes to go on with another server, where that is wanted. Few streams have it, so it is
+    /// boxed.
+    resumable: Option<Box<Resumable>>,
 }
 
 impl Events {
     /// A stream of which nothing has been passed on.
     pub fn new(server: ServerFraming, client: ClientFraming) -> Self {
         let decoder = (server == ServerFraming::Chunked).then(Decoder::default);
-        Self { decoder, client, place: Place::Start, gap: Gap::default() }
+        Self { decoder, client, place: Place::Start, gap: Gap::default(), resumable: None }
     }
 
     /// A stream of which only lines of ours have been passed on.
@@ -84,7 +88,36 @@ impl Events {
 
     /// Whether it is a state that a stream can be in. One that came from elsewhere may be none.
     pub fn is_sound(&self) -> bool {
-        self.decoder.is_none_or(|decoder| decoder.is_sound()) && self.place.is_sound()
+        self.decoder.is_none_or(|decoder| decoder.is_sound())
+            && self.place.is_sound()
+            && self.resumable.as_ref().is_none_or(|resumable| resumable.is_sound())
+    }
+
+    /// Has what it takes to go on with another server. To be called before anything of the server's has
+    /// passed.
+    pub fn keep(&mut self, resumable: Option<Box<Resumable>>) {
+        self.resumable = resumable;
+    }
+
+    /// What it takes to go on with another server, where that is wanted.
+    pub fn resumable(&self) -> Option<&Resumable> {
+        self.resumable.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub fn resumable_mut(&mut self) -> Option<&mut Resumable> {
+        self.resumable.as_deref_mut()
+    }
+
+    /// Goes on with what another server sends, as `server` delimits it, in the same stream for the client.
+    /// So many servers were `asked` for that. To be called between two events.
+    pub fn go_on(&mut self, server: ServerFraming, asked: u32) {
+        let mut resumable = self.resumable.take();
+        if let Some(resumable) = &mut resumable {
+            resumable.ids.go_on();
+            (resumable.course, resumable.asked) = (Course::Flows, asked);
+        }
+        *self = Self { resumable, ..Self::behind_ours(server, self.client) };
     }
 
     /// Frames what follows otherwise than before; returns how it was framed.
@@ -104,6 +137,9 @@ impl Events {
         }
         if !data.is_empty() {
             self.gap.pass(&buffer[data.clone()]);
+            if let Some(resumable) = &mut self.resumable {
+                resumable.ids.pass(&buffer[data.clone()]);
+            }
             let pass = self.place.pass(&buffer[data.clone()]);
             data.start += pass.skip;
             data.start -= pass.owed.len();
@@ -170,7 +206,10 @@ impl Events {
         if self.is_done() {
             return Vec::new();
         }
-        let line = retry.map(|wait| self.place.farewell(wait)).filter(|line| !line.is_empty());
+        let mut line = retry.map(|wait| self.place.farewell(wait)).filter(|line| !line.is_empty());
+        if let Some(line) = line.as_mut().filter(|_| !self.is_between()) {
+            line.pop(); // An empty line would pass a part of an event off as the whole.
+        }
         let mut end = line.map_or_else(Vec::new, |line| self.framed(line));
         if self.client == ClientFraming::Chunked {
             end.extend_from_slice(chunked::LAST_CHUNK);
@@ -187,6 +226,7 @@ fn append(buffer: &mut [u8], data: &mut Range<usize>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::last_event_id::From;
 
     /// Passes `pieces` on, with a comment wherever "#" stands among them.
     fn relay(server: ServerFraming, client: ClientFraming, pieces: &[&str]) -> Result<String, Malformed> {
@@ -213,21 +253,21 @@ mod tests {
             assert_eq!(relay(server, client, pieces).as_deref(), Ok(sent), "{pieces:?}");
         }
         use ClientFraming as To;
-        use ServerFraming as From;
+        use ServerFraming as By;
 
-        check(From::Chunked, To::Chunked, &["3\r\na\n\n\r\n"], "3\r\na\n\n\r\n");
-        check(From::Chunked, To::Chunked, &["2\r\na\n\r\n1\r\n\n\r\n"], "3\r\na\n\n\r\n");
-        check(From::Chunked, To::Chunked, &["3\r\na\n\n\r\n0\r\n\r\n"], "3\r\na\n\n\r\n0\r\n\r\n");
-        check(From::Chunked, To::Chunked, &["3\r\n", "a", "\n\n", "\r\n"], "1\r\na\r\n2\r\n\n\n\r\n");
-        check(From::Chunked, To::Chunked, &["0\r\n", "\r\n"], "0\r\n\r\n");
-        check(From::Chunked, To::UntilClose, &["3\r\na\n\n\r\n0\r\n\r\n"], "a\n\n");
-        check(From::UntilClose, To::Chunked, &["a\n\n"], "3\r\na\n\n\r\n");
-        check(From::UntilClose, To::UntilClose, &["a\n\n"], "a\n\n");
+        check(By::Chunked, To::Chunked, &["3\r\na\n\n\r\n"], "3\r\na\n\n\r\n");
+        check(By::Chunked, To::Chunked, &["2\r\na\n\r\n1\r\n\n\r\n"], "3\r\na\n\n\r\n");
+        check(By::Chunked, To::Chunked, &["3\r\na\n\n\r\n0\r\n\r\n"], "3\r\na\n\n\r\n0\r\n\r\n");
+        check(By::Chunked, To::Chunked, &["3\r\n", "a", "\n\n", "\r\n"], "1\r\na\r\n2\r\n\n\n\r\n");
+        check(By::Chunked, To::Chunked, &["0\r\n", "\r\n"], "0\r\n\r\n");
+        check(By::Chunked, To::UntilClose, &["3\r\na\n\n\r\n0\r\n\r\n"], "a\n\n");
+        check(By::UntilClose, To::Chunked, &["a\n\n"], "3\r\na\n\n\r\n");
+        check(By::UntilClose, To::UntilClose, &["a\n\n"], "a\n\n");
 
         // Comments, also where the server paused within a chunk of its own.
-        check(From::Chunked, To::Chunked, &["ff\r\na\n", "#", "b"], "2\r\na\n\r\n3\r\n:k\n\r\n1\r\nb\r\n");
-        check(From::UntilClose, To::UntilClose, &["#", "a", "#", "\n", "#"], ":k\na\n:k\n");
-        check(From::UntilClose, To::Chunked, &["#", "\u{FEFF}"], "3\r\n:k\n\r\n");
+        check(By::Chunked, To::Chunked, &["ff\r\na\n", "#", "b"], "2\r\na\n\r\n3\r\n:k\n\r\n1\r\nb\r\n");
+        check(By::UntilClose, To::UntilClose, &["#", "a", "#", "\n", "#"], ":k\na\n:k\n");
+        check(By::UntilClose, To::Chunked, &["#", "\u{FEFF}"], "3\r\n:k\n\r\n");
     }
 
     #[test]
@@ -261,6 +301,44 @@ mod tests {
         assert_eq!(end(UntilClose, wait), b"retry: 700\n\n");
         assert_eq!(end(Chunked, None), b"0\r\n\r\n");
         assert_eq!(end(UntilClose, None), b"");
+    }
+
+    #[test]
+    fn an_event_that_is_not_complete_is_not_dispatched_at_the_end() {
+        #[track_caller]
+        fn check(sent: &str, expected: &str) {
+            let mut events = Events::new(ServerFraming::UntilClose, ClientFraming::UntilClose);
+            let end = HEADROOM + sent.len();
+            let mut buffer = vec![0; end + TAILROOM];
+            buffer[HEADROOM..end].copy_from_slice(sent.as_bytes());
+            events.pass(&mut buffer, HEADROOM..end).expect("no framing to break");
+            assert_eq!(events.end(Some(Duration::from_millis(700))), expected.as_bytes(), "{sent:?}");
+        }
+
+        check("data: a\n\n", "retry: 700\n\n");
+        check("data: a\r\r", "\nretry: 700\n\n");
+        check("data: a\n", "retry: 700\n");
+        check("data: a\r", "\nretry: 700\n");
+        check("data: a", "");
+    }
+
+    #[test]
+    fn another_server_goes_on_with_the_same_stream() {
+        let mut events = Events::new(ServerFraming::Chunked, ClientFraming::Chunked);
+        events.keep(Resumable::new(b"GET / HTTP/1.1\r\n\r\n".to_vec(), None, None).map(Box::new));
+        let pass = |events: &mut Events, sent: &str| {
+            let end = HEADROOM + sent.len();
+            let mut buffer = vec![0; end + TAILROOM];
+            buffer[HEADROOM..end].copy_from_slice(sent.as_bytes());
+            let range = events.pass(&mut buffer, HEADROOM..end).expect("the framing is right");
+            String::from_utf8(buffer[range].to_vec()).expect("tests are text")
+        };
+        assert_eq!(pass(&mut events, "7\r\nid: 1\n\n\r\nff\r\n"), "7\r\nid: 1\n\n\r\n");
+        events.go_on(ServerFraming::UntilClose, 1);
+        assert_eq!(pass(&mut events, "\u{FEFF}id: 2\n\n"), "7\r\nid: 2\n\n\r\n");
+        let resumable = events.resumable().expect("it is kept");
+        assert_eq!((resumable.ids.from(), resumable.asked), (Some(From::Id(b"2")), 1));
+        assert_eq!(events.closed(), Ok(&b"0\r\n\r\n"[..]));
     }
 
     #[test]

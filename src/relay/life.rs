@@ -8,7 +8,8 @@
 //!  └── a peer lost, gone or stalled; ended by us where there is no farewell ─────┘
 //! ```
 //!
-//! A relay never goes back a state. The first cause wins: what follows from it is no cause.
+//! A relay never goes back a state. The first cause wins: what follows from it is no cause. Only an
+//! event stream that moves to another server has [begun again](Life::begun_again).
 
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +112,17 @@ impl Life {
             server_stalled_at: None,
             closing: None,
             ends_by: None,
+        }
+    }
+
+    /// The same relay, as if it had begun its course at `now`: another server goes on with what the first
+    /// one had begun.
+    pub fn begun_again(&self, now: Tick) -> Self {
+        Self {
+            began_at: self.began_at,
+            client_sent_at: self.client_sent_at,
+            client_stalled_at: self.client_stalled_at,
+            ..Self::new(now)
         }
     }
 

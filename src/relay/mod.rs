@@ -8,12 +8,15 @@
 //! ```text
 //! run        the task: two sockets, polled            inbox     what other threads ask for
 //!  ├─ frozen what goes on in another process
+//!  ├─ interruption  an event stream without its server
 //!  ├─ lane   bytes one way, and back-pressure         registry  this thread's relays
 //!  │                                                  departures  who leaves when (pure)
 //!  │                                                  strays      who belongs elsewhere (pure)
 //!  ├─ events what happens to an event stream (pure)  timers    coarse time (pure)
 //!  │    ├─ chunked   framing off and on (pure)
-//!  │    └─ sse       where a comment may stand (pure)
+//!  │    ├─ sse       where a comment may stand (pure)
+//!  │    └─ resumable what another server needs to go on (pure)
+//!  │         └─ last_event_id  behind which event (pure)
 //!  ├─ websocket  what happens to a WebSocket (pure)
 //!  │    └─ frames    where a frame may stand (pure)
 //!  └─ life   what is due when, why it ends (pure)
@@ -28,6 +31,7 @@ mod lane;
 pub mod last_event_id;
 pub mod life;
 pub mod registry;
+pub mod resumable;
 mod run;
 pub mod sse;
 pub mod strays;
@@ -40,9 +44,10 @@ use serde::{Deserialize, Serialize};
 
 pub use events::{ClientFraming, Events, ServerFraming, Untouched};
 pub use life::Limits;
+pub use resumable::{Resumable, Resumption};
 #[cfg(test)]
 pub(crate) use run::sample;
-pub use run::{Freed, Frozen, Handover, Home, NewHome, Protocol, Relay, Running, Stopped, Unsound};
+pub use run::{Freed, Frozen, Handover, Home, NewHome, NextServer, Protocol, Quest, Relay, Running, Stopped, Unsound};
 pub use timers::Tick;
 pub use websocket::WebSocket;
 

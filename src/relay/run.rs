@@ -1,6 +1,7 @@
 //! A relay as a task: two sockets, polled until one reason ends both, or until it comes to rest.
 
 mod frozen;
+mod interruption;
 
 use std::future::Future;
 use std::io;
@@ -29,6 +30,7 @@ use crate::upstream::Upstream;
 #[cfg(test)]
 pub(crate) use frozen::tests::sample;
 pub use frozen::{Frozen, Home, NewHome, Unsound};
+pub use interruption::{NextServer, Quest};
 
 /// What an exchange hands over when its connection stays.
 #[derive(Debug)]
@@ -120,6 +122,8 @@ pub enum Stopped {
     Freed(Freed),
     /// It rests: nothing has ended, and [`Relay::run`] goes on with it.
     Paused(Box<Relay>),
+    /// It has no server any more, and another one can go on with it: see [`Relay::quest`].
+    Interrupted(Box<Relay>),
 }
 
 /// A client's connection that the relay leaves as it found it.
@@ -210,6 +214,9 @@ impl Relay {
                 buffer[HEADROOM..HEADROOM + piece.len()].copy_from_slice(piece);
                 self.deliver(buffer, piece.len())
             });
+            if self.interrupted().is_some() {
+                return;
+            }
             if let Err(reason) = failed {
                 self.life.close(reason);
                 self.down.break_off();
@@ -223,7 +230,13 @@ impl Relay {
         let mut bytes = HEADROOM..HEADROOM + read;
         match &mut self.protocol {
             Protocol::Events(events, _) => {
-                bytes = events.pass(buffer, bytes).map_err(|chunked::Malformed| EndReason::ServerError)?;
+                bytes = match events.pass(buffer, bytes) {
+                    Ok(bytes) => bytes,
+                    Err(chunked::Malformed) if events.resumable().is_some() => {
+                        return self.server_lost(EndReason::ServerError).map(drop);
+                    }
+                    Err(chunked::Malformed) => return Err(EndReason::ServerError),
+                };
                 if !bytes.is_empty() {
                     self.life.greeted();
                 }
@@ -255,7 +268,7 @@ impl Relay {
         match flushed {
             Poll::Pending => return Ok(Step::Waiting),
             Poll::Ready(Err(error)) => return Err(lost(Side::Client, &error)),
-            Poll::Ready(Ok(())) if !self.down.is_open() => return Ok(Step::Waiting),
+            Poll::Ready(Ok(())) if !self.down.is_open() || self.is_sought() => return Ok(Step::Waiting),
             Poll::Ready(Ok(())) => {}
         }
         lane::with_buffer(|buffer| match lane::poll_read(&mut self.server, buffer, cx) {
@@ -272,10 +285,8 @@ impl Relay {
             }
             Poll::Ready(Err(error)) => {
                 // What came before still goes to the client.
-                self.life.close(lost(Side::Server, &error));
-                self.down.break_off();
                 self.up.abandon();
-                Ok(Step::Moved)
+                self.server_lost(lost(Side::Server, &error))
             }
         })
     }
@@ -291,9 +302,8 @@ impl Relay {
                 self.send_down(last)?;
             }
             Err(chunked::Malformed) => {
-                self.life.close(EndReason::ServerError);
-                self.down.break_off();
                 self.up.end();
+                return self.server_lost(EndReason::ServerError);
             }
         }
         Ok(Step::Moved)
@@ -426,7 +436,7 @@ impl Relay {
                 return Err(EndReason::ServerClosed);
             }
             if self.has_taken_leave() {
-                return Err(EndReason::Shutdown);
+                return Err(self.part(self.life.closing().unwrap_or(EndReason::Shutdown)));
             }
             if matches!((down, up), (Step::Waiting, Step::Waiting)) {
                 return Ok(Step::Waiting);
@@ -496,6 +506,9 @@ impl Relay {
     /// WebSocket are told, and have some time to answer; an event that has begun is waited for.
     /// What is half-closed just ends.
     fn leave(&mut self, reason: EndReason, by: Tick) -> Result<(), EndReason> {
+        if self.has_given_way(reason) {
+            return Ok(());
+        }
         if self.life.is_leaving() {
             self.life.leave(reason, by);
             return Ok(());
@@ -513,7 +526,7 @@ impl Relay {
             }
             Protocol::Events(events, _) if self.life.closing().is_none() => {
                 if events.is_between() && !self.down.is_blocked() {
-                    return Err(reason);
+                    return Err(self.part(reason));
                 }
                 self.life.leave(reason, by.min(enough));
                 Ok(())
@@ -570,6 +583,9 @@ impl Relay {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, EndReason> {
         let (id, wish) = self.wish(cx);
+        if let Some(reason) = self.interrupted() {
+            return Err(reason);
+        }
         if let Some(asker) = wish.question {
             // Whoever asks has made room for all answers, or does not wait for them any more.
             let _ = asker.try_send(Answer::Relay(self.describe(id)));
@@ -620,6 +636,13 @@ impl Relay {
 #[derive(Debug)]
 pub struct Running(Option<Relay>);
 
+impl Running {
+    /// Takes it back between two turns; `None` when it has stopped.
+    pub fn into_relay(self) -> Option<Relay> {
+        self.0
+    }
+}
+
 impl Future for Running {
     type Output = Stopped;
 
@@ -632,7 +655,10 @@ impl Future for Running {
         let relay = self.0.take().expect("it has just had its turn");
         Poll::Ready(match turn {
             Ok(_) => Stopped::Paused(Box::new(relay)),
-            Err(reason) => relay.end(reason).map_or(Stopped::Ended, Stopped::Freed),
+            Err(reason) => match relay.interrupted() {
+                Some(reason) => Stopped::Interrupted(Box::new(relay.stand_still(reason))),
+                None => relay.end(reason).map_or(Stopped::Ended, Stopped::Freed),
+            },
         })
     }
 }

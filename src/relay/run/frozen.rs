@@ -112,7 +112,7 @@ const NEXT_MAX: usize = NEXT_REQUEST_MAX + crate::relay::lane::READ_MAX;
 impl Relay {
     /// Whether it could go on in another process.
     pub(super) fn can_pause(&self) -> bool {
-        matches!((&self.client, &self.server), (Transport::Tcp(_), Transport::Tcp(_)))
+        matches!((&self.client, &self.server), (Transport::Tcp(_), Transport::Tcp(_))) && !self.is_sought()
     }
 
     /// Comes to rest; `id` is its own.

@@ -12,7 +12,7 @@ use crate::config;
 use crate::handover::message::{decode, encode};
 use crate::observe::metrics::Metrics;
 use crate::relay::run::{Handover, Stopped};
-use crate::relay::{ClientFraming, Events, ServerFraming, WebSocket};
+use crate::relay::{ClientFraming, Events, Resumable, ServerFraming, WebSocket};
 use crate::upstream::Servers;
 use crate::upstream::discovery::Findings;
 
@@ -226,10 +226,45 @@ async fn who_has_run_on_another_clock_is_as_old_as_before() {
     assert_eq!(life.due(Tick::FIRST, &limits), super::super::Due::Later(Tick(Tick::FIRST.0 + 1_000_000)));
 }
 
+const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test]
+async fn what_another_server_needs_to_go_on_goes_along() {
+    let (old, new) = (Process::new(), Process::new());
+    let mut events = Events::new(ServerFraming::Chunked, ClientFraming::Chunked);
+    events.keep(Resumable::new(HEAD.to_vec(), Some(b"key".to_vec()), None).map(Box::new));
+    let Scene { mut client, mut server, relay } = Scene::new(&old, Protocol::Events(events, None)).await;
+    let running = tokio::spawn(relay.run());
+    expect(&mut client, b"head ").await;
+    server.write_all(b"ff\r\nid: 1\n\nid: 2").await.expect("it is open");
+    expect(&mut client, b"c\r\nid: 1\n\nid: 2\r\n").await;
+    let (relay, frozen) = rest(running).await;
+    let running = tokio::spawn(cross(relay, &frozen, &new).run());
+    server.write_all(b"3\n\n").await.expect("it is open");
+    expect(&mut client, b"3\r\n3\n\n\r\n").await;
+    drop(server);
+    let Ok(Stopped::Interrupted(relay)) = running.await else { panic!("it should seek another server") };
+    let quest = relay.quest().expect("it seeks");
+    assert_eq!((quest.head.as_slice(), quest.last_event_id.as_deref()), (HEAD, Some(&b"23"[..])));
+    assert_eq!((quest.upstream.as_str(), quest.key.as_deref(), quest.asked), ("chat", Some(&b"key"[..]), 0));
+    // Meanwhile it goes nowhere.
+    let running = tokio::spawn(relay.run());
+    tokio::task::yield_now().await;
+    registry::pause_all();
+    while registry::is_pausing() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!running.is_finished());
+    drop(client);
+    assert!(matches!(running.await, Ok(Stopped::Ended)));
+    new.check(r#"steadfast_ends_total{end_reason="client_closed",kind="sse",upstream="chat"} 1"#);
+}
+
 fn protocols() -> [Protocol; 5] {
     let mut events = Events::new(ServerFraming::Chunked, ClientFraming::Chunked);
+    events.keep(Resumable::new(HEAD.to_vec(), Some(b"key".to_vec()), None).map(Box::new));
     let mut buffer = vec![0; 200];
-    buffer[100..106].copy_from_slice(b"5\r\nabc");
+    buffer[100..106].copy_from_slice(b"5\r\nid:");
     events.pass(&mut buffer, 100..106).expect("chunks");
     let mut websocket = WebSocket::new(0x0102_0304_0506_0708);
     websocket.ping();
