@@ -75,6 +75,8 @@ mod sse_posts;
 mod sse_reuse;
 // Event streams whose server pauses at every awkward place, in every framing.
 mod sse_pauses;
+// Event streams whose server is lost or left, and that go on with another one.
+mod sse_resume;
 // A real Socket.IO cluster with real clients, beside nginx ip_hash.
 mod socket_io;
 // Engine.IO sessions byte by byte: tagged in the open packet, led home by the tag, taken off again.
