@@ -67,7 +67,7 @@ fn a_place_to_hand_over_is_a_path_that_a_socket_can_have() {
     let long = format!("/{}", "x".repeat(90));
     check(
         &format!("{{ socket: {long} }}"),
-        &format!(".socket: \"{long}\" is too long for a socket; write at most 90 bytes"),
+        &format!(".socket: \"{}\"... is too long for a socket; write at most 90 bytes", &long[..64]),
     );
 }
 
