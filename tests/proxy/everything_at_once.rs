@@ -28,7 +28,7 @@ async fn nothing_is_lost_while_everything_changes() {
         .route("{ upstream: chat }")
         .run()
         .await;
-    let traffic = Sequences::begin(&proxy, &server, (WEBSOCKETS, STREAMS), seconds(1)).await;
+    let traffic = Sequences::begin(&proxy, &server, (WEBSOCKETS, STREAMS), seconds(3)).await;
 
     let (plain, encrypted) = (free_address().await, free_address().await);
     // Behind the first one, by which the proxy is known.
@@ -76,7 +76,7 @@ async fn nothing_is_lost_while_everything_changes() {
     let open = |kind| metrics.sum("steadfast_open_connections", &[("kind", kind)]) as usize;
     assert_eq!((open("websocket"), open("sse")), (WEBSOCKETS, STREAMS));
     let whole = traffic.end().await;
-    assert!(whole.messages > 20_000, "only {} messages", whole.messages);
+    assert!(whole.messages > 10_000, "only {} messages", whole.messages);
     let longest = whole.latencies.last().expect("there were messages");
     assert!(*longest < seconds(5), "a message has taken {longest:?}");
     drop(whole.ends);

@@ -26,7 +26,7 @@ fuzz_target!(|input: (&[u8], &[u8])| {
         Protocol::Events(mut events, _) => {
             let _ = events.pass(&mut buffer.clone(), bytes);
             events.comment("k");
-            events.end();
+            events.end(None);
         }
         Protocol::WebSocket(mut websocket) => {
             websocket.ping();
