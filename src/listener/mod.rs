@@ -115,17 +115,17 @@ impl Listener {
         })
     }
 
-    /// The same listener as `config` has it now. Whom it has met before over TLS it still knows, as
-    /// long as the same is expected of clients.
+    /// The same listener as `config` has it now, once it takes the place of this one. Whom it has met
+    /// before over TLS it still knows, as long as the same is expected of clients; then certificates
+    /// change when it is [told](Listener::succeed).
     ///
     /// # Errors
     /// When TLS cannot work with it.
     pub fn renewed(&self, config: &config::Listener, metrics: &Metrics) -> Result<Self, TlsError> {
         let same = self.encryption.as_ref().zip(config.tls.as_ref()).filter(|(is, tls)| is.expects_what(tls));
-        let Some((encryption, tls)) = same else {
+        let Some((encryption, _)) = same else {
             return Ok(Self { said: self.said.clone(), ..Self::new(config, metrics)? });
         };
-        encryption.show(&tls.certificates);
         Ok(Self {
             bind: config.bind,
             proxy_protocol: config.proxy_protocol,
@@ -134,6 +134,16 @@ impl Listener {
             said: self.said.clone(),
             encryption: Some(encryption.clone()),
         })
+    }
+
+    /// Takes the place of `before`, as `config` has it: shows other certificates where both shake hands by
+    /// the same rules.
+    pub fn succeed(&self, before: &Self, config: &config::Listener) {
+        let shared =
+            self.encryption.as_ref().zip(before.encryption.as_ref()).filter(|(this, that)| Arc::ptr_eq(this, that));
+        if let (Some((encryption, _)), Some(tls)) = (shared, &config.tls) {
+            encryption.show(&tls.certificates);
+        }
     }
 
     /// Whether requests of HTTP/1 come at once, behind no header and no handshake.

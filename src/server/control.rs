@@ -294,9 +294,10 @@ impl Control {
 
     fn serve_at(&mut self, posts: Vec<Manned>, config: &Config) {
         let mut stay = Vec::new();
-        for (post, listener) in posts {
+        // They are in the order of the file.
+        for ((post, listener), as_written) in posts.into_iter().zip(&config.listeners) {
             match listener {
-                Some(listener) => post.replace(listener, &config.tcp_keepalive),
+                Some(listener) => post.replace(listener, as_written, &config.tcp_keepalive),
                 None => self.assign(&post),
             }
             stay.push(post);

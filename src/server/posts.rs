@@ -87,9 +87,10 @@ impl Post {
         self.listener.load_full()
     }
 
-    /// Has `listener` spoken from now on.
-    pub(super) fn replace(&self, listener: Listener, keepalive: &TcpKeepalive) {
+    /// Has `listener` spoken from now on, as `config` has it.
+    pub(super) fn replace(&self, listener: Listener, config: &config::Listener, keepalive: &TcpKeepalive) {
         self.keep_alive(keepalive);
+        listener.succeed(&self.listener(), config);
         self.listener.store(Arc::new(listener));
     }
 

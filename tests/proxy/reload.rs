@@ -123,8 +123,14 @@ async fn certificates_are_read_again() {
     for (from, to) in [(&new.cert, &old.cert), (&new.key, &old.key)] {
         std::fs::copy(from, to).expect("the files are ours");
     }
+    // With anything wrong beside them they are not shown.
+    let taken = Upstream::start().await;
+    let listener = format!("}}, {{ bind: \"{}\" }}]\nadmin:", taken.address());
+    assert_eq!(proxy.reload(&[("}]\nadmin:", &listener)]).await.status(), 422);
+    assert!(client.try_connect(proxy.address(), "new.example").await.is_err());
+    proxy.rewrite(&[(&listener, "}]\nadmin:")]);
     proxy.hang_up();
-    proxy.heard("another certificate in").await;
+    proxy.heard("SIGHUP: another configuration is in force").await;
     let mut after = client.connect(&proxy, "new.example").await;
     assert!(client.try_connect(proxy.address(), "old.example").await.is_err());
     for wire in [&mut before, &mut after] {
