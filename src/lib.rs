@@ -22,7 +22,9 @@
 //!
 //! A connection of HTTP/2 is one for each of its streams ([`http2`]), and the same from there on.
 //!
-//! To follow a request, read [`exchange`]. To follow a connection that stays, go on in [`relay`].
+//! To follow a request, read [`exchange`]. To follow a connection that stays, go on in [`relay`]. What
+//! changes while all of that goes on is up to [`server`]: a configuration is put in force for the requests
+//! that begin from then on ([`service`]), and everything goes over to the next process ([`handover`]).
 //!
 //! # Words
 //!
@@ -36,17 +38,19 @@
 //! # What may call what
 //!
 //! The *core* (`admission`, `route`, `handshake`, `affinity`, `balance`, `proxy_protocol`,
-//! `tls` but for its files, and the parts of `relay`, `http2` and `upstream` marked pure) decides. It opens no
-//! socket, spawns no task and reads no clock:
-//! time and randomness come in as arguments, so its tests are plain function calls. The *shell*
-//! (`server`, `listener`, `http2`, `connection`, `exchange`, `session_store`, `upstream`, `socket`,
-//! `relay::run`, `admin`, `cli`) does all that, and decides next to nothing.
+//! `tls` but for its files, and the parts of `relay`, `http2` and `upstream` marked pure) decides. It
+//! opens no socket, spawns no task and reads no clock: time and randomness come in as arguments, so
+//! its tests are plain function calls. The *shell*
+//! (`server`, `service`, `handover`, `listener`, `http2`, `connection`, `exchange`, `session_store`,
+//! `upstream`, `socket`, `relay::run`, `admin`, `command`, `cli`) does all that, and decides next to
+//! nothing.
 //!
 //! - Only `exchange` knows the order of phases; the modules it calls do not know each other.
 //! - Past [`config::load`] no configuration mistake can be found: there are only types.
 //! - Every queue, table and wait has a bound, and the bound has a name.
 //! - Each request ends in exactly one access-log line, each relay in exactly one end reason.
 //! - Nothing in a connection's life crosses threads; who wants something of a relay asks its worker.
+//! - An exchange or relay keeps the configuration that it began with; servers live through all of them.
 //! - A socket handed to a session comes back whole: no byte is hidden in a session's buffers.
 
 pub mod admin;
