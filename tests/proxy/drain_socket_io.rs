@@ -66,10 +66,10 @@ async fn each_client_comes_back_once_and_misses_nothing() {
         assert_eq!((number(report, "twice"), number(report, "failed")), (0, 0), "{report}");
         assert!(number(report, "news") > 100 && number(report, "connects") <= 2, "{report}");
         // Between reading what was missed and having the socket listen again, the adapter itself may lose
-        // what is sent, or send it twice.
-        for key in ["gaps", "repeated"] {
-            assert!(number(report, key) < number(report, "connects"), "{key}: {report}");
-        }
+        // what is sent, or send it twice: what comes within that moment, however busy the machine is.
+        // Without recovery it would be seconds.
+        let moment = if number(report, "connects") == 1 { 0 } else { 20 };
+        assert!(number(report, "gaps") + number(report, "repeated") <= moment, "{report}");
         assert_eq!(number(report, "recovered"), number(report, "connects") - 1, "{report}");
     }
     let moved: Vec<_> = reports.iter().filter(|report| number(report, "connects") == 2).collect();
