@@ -188,9 +188,12 @@ async fn echo() -> io::Result<SocketAddr> {
                 let head: &[u8] = if is_upgrade {
                     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
                 } else {
-                    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
                 };
                 tcp.write_all(head).await?;
+                if !is_upgrade {
+                    return Ok(());
+                }
                 let mut frame = [0; MESSAGE.len()];
                 loop {
                     tcp.read_exact(&mut frame).await?;
