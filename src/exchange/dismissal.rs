@@ -9,16 +9,16 @@ use http::Method;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use twox_hash::XxHash64;
 
 use super::Next;
+use super::ends::tell;
 use crate::affinity::engine_io::{self, Farewell, Session};
 use crate::affinity::learned::SessionId;
 use crate::observe::Record;
+use crate::proxy_protocol::{self, Ends};
 use crate::relay::EndReason;
-use crate::socket::Socket;
 use crate::upstream::Upstream;
 use crate::upstream::connect::connect;
 
@@ -64,13 +64,18 @@ pub(super) fn departure(
 }
 
 /// Tells `server` that the session ends for which `poll` is the head of a request to it, and waits a
-/// while until it has heard that.
-pub(super) async fn tell_server(upstream: &Upstream, server: usize, poll: Vec<u8>, farewell: &Farewell) {
+/// while until it has heard that. It is told of `client` as with any other request.
+pub(super) async fn tell_server(
+    upstream: &Upstream,
+    server: usize,
+    client: Option<(Ends, proxy_protocol::Version)>,
+    poll: Vec<u8>,
+    farewell: &Farewell,
+) {
     const WITHIN: Duration = Duration::from_secs(2);
     let Some(post) = post_of(&poll, farewell) else { return };
     let told = async {
         let server = &upstream.servers[server];
-        let client = None; // Whoever it passes on: this is of the proxy itself.
         let socket = Box::pin(connect(server, upstream.tls.as_ref(), upstream.timeouts.connect, client)).await?;
         socket.wire().collect_all(post);
         socket.wire().flush().await?;
@@ -90,10 +95,8 @@ fn post_of(poll: &[u8], Farewell { posted, posted_type, .. }: &Farewell) -> Opti
 
 /// Answers a poll with `farewell`.
 pub(super) async fn dismiss(down: Box<ServerSession>, farewell: &Farewell, mut record: Record) -> Next {
-    const WITHIN: Duration = Duration::from_secs(5);
     record.answered(200);
     record.end(EndReason::Drained);
-    let Some(mut socket) = Socket::from_stream(down.into_inner()) else { return Next::Close };
     let Farewell { body, content_type, .. } = farewell;
     let date = get_cached_date();
     let date = date.to_str().unwrap_or_default();
@@ -102,14 +105,7 @@ pub(super) async fn dismiss(down: Box<ServerSession>, farewell: &Farewell, mut r
          Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    let told = async {
-        socket.write_all(answer.as_bytes()).await?;
-        socket.flush().await
-    };
-    if let Ok(Ok(())) = timeout(WITHIN, told).await {
-        socket.wire().say_goodbye();
-    }
-    Next::Close
+    tell(down, answer.as_bytes()).await
 }
 
 #[cfg(test)]

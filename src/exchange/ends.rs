@@ -75,10 +75,17 @@ async fn flush(down: &ServerSession, send: Duration) -> Result<(), EndReason> {
 pub(super) async fn refuse(down: Box<ServerSession>, error: &ProxyError, mut record: Record) -> Next {
     let manner = Manner::of(error, &down);
     record.refused(error, manner.status(error));
+    match manner.answer(error, fastrand::u32(..)) {
+        Ok(answer) => tell(down, &answer).await,
+        Err(_) => Next::Close,
+    }
+}
+
+/// Gives the client an answer of our own, head and all, and closes its connection.
+pub(super) async fn tell(down: Box<ServerSession>, answer: &[u8]) -> Next {
     let Some(mut socket) = Socket::from_stream(down.into_inner()) else { return Next::Close };
-    let Ok(answer) = manner.answer(error, fastrand::u32(..)) else { return Next::Close };
     let told = async {
-        socket.write_all(&answer).await?;
+        socket.write_all(answer).await?;
         socket.flush().await
     };
     if let Ok(Ok(())) = timeout(TELL_WITHIN, told).await {
@@ -148,7 +155,7 @@ impl Manner {
 const COME_AGAIN_MIN_MS: u32 = 5_000;
 const COME_AGAIN_MAX_MS: u32 = 15_000;
 
-/// How long the client has to take an error of ours.
+/// How long the client has to take an answer of ours.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reads on for a moment, so that a client which is still sending gets the answer.

@@ -351,15 +351,15 @@ async fn serve(
 ) -> Result<Served, Failure> {
     let mut place = Placement::of(front, upstream, down.req_header(), previous_hop).await;
     record.named_by(place.source);
+    let client = passed_on(front, down, upstream, previous_hop)?;
     if let (Some(farewell), Some(server)) = (place.farewell.take(), place.holder) {
         let poll = request_for(down, front, previous_hop, upstream, server, &place)?;
-        Box::pin(dismissal::tell_server(upstream, server, poll, &farewell)).await;
+        Box::pin(dismissal::tell_server(upstream, server, client, poll, &farewell)).await;
         return Ok(Served::Dismissed(farewell));
     }
     if comes_to_stay(down.req_header()) {
         wait_for_turn(down, upstream).await?;
     }
-    let client = passed_on(front, down, upstream, previous_hop)?;
     let mut may_use_pool = true;
     loop {
         let Reached { socket, server, is_pooled } = reach(upstream, &place, client, may_use_pool).await?;
