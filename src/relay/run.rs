@@ -1,5 +1,6 @@
 //! A relay as a task: two sockets, polled until one reason ends both, or until it comes to rest.
 
+mod farewell;
 mod frozen;
 mod interruption;
 
@@ -21,12 +22,13 @@ use super::life::{Due, Life, Limits, Side};
 use super::registry::{self, Place, Wish};
 use super::strays::Origin;
 use super::timers::Tick;
-use super::websocket::{Goodbye, WebSocket};
+use super::websocket::WebSocket;
 use super::{EndReason, chunked};
 use crate::observe::Record;
 use crate::socket::{self, Parts, Transport};
 use crate::upstream::Upstream;
 
+use farewell::come_again;
 #[cfg(test)]
 pub(crate) use frozen::tests::sample;
 pub use frozen::{Frozen, Home, NewHome, Unsound};
@@ -134,9 +136,6 @@ pub struct Freed {
     /// How long that request may take to come.
     pub patience: Duration,
 }
-
-/// How long both sides of a WebSocket have to answer our Close, and a server to end an event.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How often a relay goes on before others have their turn: it bounds a turn to about a megabyte.
 const ROUNDS_MAX: usize = 16;
@@ -502,56 +501,6 @@ impl Relay {
         Ok(())
     }
 
-    /// Ends it for `reason` on the proxy's own account, at `by` at the latest: both sides of a
-    /// WebSocket are told, and have some time to answer; an event that has begun is waited for.
-    /// What is half-closed just ends.
-    fn leave(&mut self, reason: EndReason, by: Tick) -> Result<(), EndReason> {
-        if self.has_given_way(reason) {
-            return Ok(());
-        }
-        if self.life.is_leaving() {
-            self.life.leave(reason, by);
-            return Ok(());
-        }
-        let enough = registry::now().plus(Tick::count(FAREWELL));
-        match &mut self.protocol {
-            Protocol::WebSocket(websocket) if self.life.closing().is_none() => {
-                let goodbye = if reason.is_move() { Goodbye::ServiceRestart } else { Goodbye::GoingAway };
-                let to_client = websocket.close(Side::Client, goodbye);
-                let to_server = websocket.close(Side::Server, Goodbye::GoingAway);
-                self.life.leave(reason, by.min(enough));
-                self.send_down(&to_client.unwrap_or_default())?;
-                self.send_up(&to_server.unwrap_or_default())?;
-                Ok(())
-            }
-            Protocol::Events(events, _) if self.life.closing().is_none() => {
-                if events.is_between() && !self.down.is_blocked() {
-                    return Err(self.part(reason));
-                }
-                self.life.leave(reason, by.min(enough));
-                Ok(())
-            }
-            Protocol::WebSocket(_) | Protocol::Events(..) | Protocol::Unknown => Err(reason),
-        }
-    }
-
-    /// Whether our Closes were said and answered, as far as anybody is there to do so, or the event is
-    /// complete.
-    fn has_taken_leave(&self) -> bool {
-        let websocket = match &self.protocol {
-            Protocol::WebSocket(websocket) => websocket,
-            Protocol::Events(events, _) => {
-                return self.life.is_leaving() && events.is_between() && !self.down.is_blocked();
-            }
-            Protocol::Unknown => return false,
-        };
-        self.life.is_leaving()
-            && (self.client_ended || !websocket.awaits(Side::Client))
-            && (!self.down.is_open() || !websocket.awaits(Side::Server))
-            && !self.down.is_blocked()
-            && !self.up.is_blocked()
-    }
-
     fn describe(&self, id: Id) -> Description {
         let (bytes_in, bytes_out) = self.record.bytes();
         Description {
@@ -661,14 +610,6 @@ impl Future for Running {
             },
         })
     }
-}
-
-/// How long the client of a stream that moves waits before it connects again: around the time that it
-/// has been told before, if any. `dice`, any number, spreads those that are told at the same time.
-fn come_again(told: Option<Duration>, dice: u32) -> Duration {
-    const AROUND: Duration = Duration::from_secs(1);
-    let around = told.unwrap_or(AROUND);
-    around / 2 + around * (dice % 1024) / 1024
 }
 
 /// Whether the connection has ended as TLS does not end one.

@@ -12,7 +12,8 @@
 
 use std::sync::Arc;
 
-use super::{Lane, Protocol, Relay, Standing, Step, StepResult, Stopped, come_again, registry};
+use super::farewell::come_again;
+use super::{Lane, Protocol, Relay, Standing, Step, StepResult, Stopped, registry};
 use crate::proxy_protocol::Ends;
 use crate::relay::last_event_id::From;
 use crate::relay::life::Side;
