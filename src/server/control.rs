@@ -42,7 +42,7 @@ pub(super) struct Control {
     pub(super) upkeep: Upkeep,
     pub(super) posts: Vec<Arc<Post>>,
     /// Where each worker hears of new posts.
-    pub(super) crew: Vec<mpsc::UnboundedSender<Assignment>>,
+    pub(super) crew: Vec<mpsc::Sender<Assignment>>,
     pub(super) workers: Arc<Workers>,
     pub(super) drains: Drains,
     pub(super) rebalancer: Rebalancer,
@@ -315,10 +315,12 @@ impl Control {
     pub(super) fn assign(&self, post: &Arc<Post>) {
         tracing::info!("listening on {}", post.address);
         for (worker, copy) in post.copies(self.crew.len()) {
-            match copy {
-                // A worker that has ended needs no work.
-                Ok(socket) => drop(self.crew[worker].send(Assignment { post: post.clone(), socket })),
-                Err(error) => tracing::error!("worker {worker} cannot listen on {}: {error}", post.address),
+            let assigned = copy.map_err(|error| error.to_string()).and_then(|socket| {
+                let assignment = Assignment { post: post.clone(), socket };
+                self.crew[worker].try_send(assignment).map_err(|error| error.to_string())
+            });
+            if let Err(error) = assigned {
+                tracing::error!("worker {worker} cannot listen on {}: {error}", post.address);
             }
         }
     }

@@ -118,8 +118,9 @@ impl Drains {
         workers: &Workers,
     ) -> Result<(), NoTarget> {
         let target = Target::Server(server);
-        self.undo(&target, front, workers).await?;
-        if let Some(server) = find(&target, front)?.servers.first() {
+        let found = find(&target, front)?;
+        self.forget(&target, workers).await;
+        if let Some(server) = found.servers.first() {
             server.order(state);
             tracing::info!("{target}: {:?} by order", server.state());
         }

@@ -171,8 +171,8 @@ impl Server {
 
         let (workers, inboxes) = Workers::new(config.threads.get());
         let lives: Vec<_> = inboxes.iter().map(|_| Arc::new(Live::default())).collect();
-        // As long as the list of listeners in the file, which nobody else can add to.
-        let (crew, assignments): (Vec<_>, Vec<_>) = inboxes.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let (crew, assignments): (Vec<_>, Vec<_>) =
+            inboxes.iter().map(|_| mpsc::channel(worker::ASSIGNMENTS_MAX)).unzip();
         let threads = inboxes.into_iter().zip(assignments).enumerate();
         let threads = threads.map(|(number, (inbox, assignments))| {
             worker::spawn(number, service.clone(), lives[number].clone(), assignments, inbox)

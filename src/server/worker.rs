@@ -31,6 +31,9 @@ pub(super) struct Assignment {
     pub(super) socket: std::net::TcpListener,
 }
 
+/// Assignments that may wait for a worker: more addresses than anybody listens on.
+pub(super) const ASSIGNMENTS_MAX: usize = 4096;
+
 /// A runtime for one thread.
 pub(super) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
@@ -41,7 +44,7 @@ pub(super) fn spawn(
     number: usize,
     service: Arc<Service>,
     live: Arc<Live>,
-    assignments: mpsc::UnboundedReceiver<Assignment>,
+    assignments: mpsc::Receiver<Assignment>,
     inbox: Inbox,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime()?;
@@ -52,12 +55,7 @@ pub(super) fn spawn(
 }
 
 /// One worker, from its first connection to the end of its last one or of the grace.
-async fn work(
-    service: Arc<Service>,
-    live: Arc<Live>,
-    mut assignments: mpsc::UnboundedReceiver<Assignment>,
-    inbox: Inbox,
-) {
+async fn work(service: Arc<Service>, live: Arc<Live>, mut assignments: mpsc::Receiver<Assignment>, inbox: Inbox) {
     tokio::spawn(keep_time());
     tokio::spawn(inbox.obey());
     let mut accepting = JoinSet::new();
