@@ -23,7 +23,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// What a change costs those who are connected.
@@ -89,8 +90,7 @@ async fn main() -> io::Result<()> {
     let handing_over = async {
         for _ in 0..arguments.hand_overs {
             let next = start(&file, true).await?;
-            let mut old = std::mem::replace(&mut proxy, next);
-            rest.push(rested(&mut old).await?);
+            rest.push(rested(std::mem::replace(&mut proxy, next)).await?);
             sleep(Duration::from_secs(1)).await;
         }
         io::Result::Ok(())
@@ -129,48 +129,58 @@ async fn asked(listen: SocketAddr, number: usize) -> io::Result<u16> {
     Ok(std::str::from_utf8(&answer[9..]).ok().and_then(|status| status.parse().ok()).unwrap_or_default())
 }
 
+/// A running proxy, whose log is read all the time: with a full pipe it would wait for us.
+struct Proxy {
+    process: Child,
+    /// What it says of relays, once it has ended.
+    log: JoinHandle<Vec<String>>,
+}
+
 /// Starts a proxy and waits until it is ready; one that takes over says so by itself.
-async fn start(file: &Path, takes_over: bool) -> io::Result<Child> {
+async fn start(file: &Path, takes_over: bool) -> io::Result<Proxy> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
     command.arg("run").arg("-c").arg(file).stderr(Stdio::piped()).kill_on_drop(true).env("NO_COLOR", "1");
     if takes_over {
         command.arg("--take-over");
     }
-    let mut proxy = command.spawn()?;
-    let log = proxy.stderr.as_mut().ok_or_else(|| io::Error::other("there is no log"))?;
-    let mut lines = BufReader::new(log).lines();
-    loop {
-        let line = timeout(PATIENCE, lines.next_line()).await.map_err(io::Error::other)??;
-        match line {
-            Some(line) if line.contains("ready") => return Ok(proxy),
-            Some(_) => {}
-            None => return Err(io::Error::other("the proxy did not start")),
+    let mut process = command.spawn()?;
+    let log = process.stderr.take().ok_or_else(|| io::Error::other("there is no log"))?;
+    let (ready, is_ready) = oneshot::channel();
+    let log = tokio::spawn(async move {
+        let (mut lines, mut ready, mut kept) = (BufReader::new(log).lines(), Some(ready), Vec::new());
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Some(ready) = ready.take_if(|_| line.contains("ready")) {
+                let _ = ready.send(()); // Who waits for it may have given up.
+            }
+            if line.contains("relays") {
+                kept.push(line);
+            }
         }
-    }
+        kept
+    });
+    let ready = timeout(PATIENCE, is_ready).await.map_err(io::Error::other)?;
+    ready.map_err(|_| io::Error::other("the proxy did not start"))?;
+    Ok(Proxy { process, log })
 }
 
 /// What the old process says of its hand-over, once it has ended.
-async fn rested(old: &mut Child) -> io::Result<String> {
-    let mut log = String::new();
-    if let Some(stderr) = &mut old.stderr {
-        timeout(PATIENCE, stderr.read_to_string(&mut log)).await.map_err(io::Error::other)??;
-    }
-    old.wait().await?;
-    let said = log.lines().filter(|line| line.contains("relays")).fold(String::new(), |mut all, line| {
-        let _ = writeln!(all, "    {}", line.split_once("INFO ").map_or(line, |(_, said)| said));
+async fn rested(mut old: Proxy) -> io::Result<String> {
+    timeout(PATIENCE, old.process.wait()).await.map_err(io::Error::other)??;
+    let lines = old.log.await.map_err(io::Error::other)?;
+    Ok(lines.iter().fold(String::new(), |mut all, line| {
+        let _ = writeln!(all, "    {}", line.split_once("INFO ").map_or(line.as_str(), |(_, said)| said));
         all
-    });
-    Ok(said)
+    }))
 }
 
-fn signal(proxy: &Child, signal: Signal) {
-    let pid = proxy.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+fn signal(proxy: &Proxy, signal: Signal) {
+    let pid = proxy.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let _ = pid.map(|pid| kill_process(pid, signal)); // If it is gone, the next request says so.
 }
 
 /// Bytes that are nobody else's.
-fn memory(proxy: &Child) -> io::Result<usize> {
-    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", proxy.id().unwrap_or_default()))?;
+fn memory(proxy: &Proxy) -> io::Result<usize> {
+    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", proxy.process.id().unwrap_or_default()))?;
     let private = text.lines().filter(|line| line.starts_with("Private_"));
     Ok(private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok()).sum::<usize>() * 1024)
 }
