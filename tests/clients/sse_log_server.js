@@ -19,10 +19,9 @@ const server = http.createServer(async (request, response) => {
   response.writeHead(200, { "Content-Type": "text/event-stream" });
   response.flushHeaders();
   while (isOpen) {
-    if (next > newest()) {
-      await pause(5);
-      continue;
-    }
+    // Between events there is a pause however late this is: who is killed is not always within one.
+    await pause(5);
+    if (next > newest()) continue;
     // What a client has missed comes at once.
     let missed = "";
     for (; next < newest(); next += 1) missed += `id: ${next}\ndata: ${next}\ndata: end\n\n`;

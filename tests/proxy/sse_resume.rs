@@ -495,7 +495,10 @@ async fn every_reader_of_a_log_gets_every_event_once_whoever_is_killed() {
     while began.elapsed() < DISTURBED {
         servers.disturb(&mut random).await;
         next += seconds(1);
-        tokio::time::sleep_until(next).await;
+        // Events are torn for a part of the time between two, which is a part of a second: at the same
+        // moment of each second all of them would be torn, or none.
+        let later = Duration::from_millis(random.up_to(LogServers::EVERY as usize) as u64);
+        tokio::time::sleep_until(next + later).await;
     }
     readers.tell(&json!({ "until": servers.newest() }));
     let report = within(seconds(60), "the readers to have read everything", readers.says("report")).await;
