@@ -1,8 +1,8 @@
-//! Compares Steadfast with nginx and HAProxy: time per operation, memory per connection.
+//! Compares Steadfast with nginx, HAProxy, Envoy and Caddy: time per operation, memory per connection.
 //!
 //! ```text
 //!             this process                 one proxy at a time        this program again
-//!   client ── connections, requests ──▶  nginx | haproxy | steadfast  ──▶  server
+//!   client ── connections, requests ──▶  nginx | ... | steadfast      ──▶  server
 //!   measure ─ /proc/PID: CPU, memory ──────┘                                  ▲
 //!      └───── steers: wake the streams, answer the parked requests ───────────┘
 //! ```
@@ -39,7 +39,7 @@ use report::Figures;
 use scenario::{SCENARIOS, Scenario, Sizes};
 use server::Server;
 
-/// Compares Steadfast with nginx and HAProxy.
+/// Compares Steadfast with nginx and HAProxy, and with Envoy and Caddy where they are installed.
 #[derive(Parser)]
 #[command(name = "cargo bench --bench proxies --")]
 struct Arguments {
@@ -66,10 +66,10 @@ struct Arguments {
     /// Handshakes of the storm.
     #[arg(long)]
     handshakes: Option<usize>,
-    /// Which proxies to compare.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Proxy::Nginx, Proxy::Haproxy, Proxy::Steadfast])]
+    /// Which proxies to compare; all that are installed if nothing is said.
+    #[arg(long, value_enum, value_delimiter = ',')]
     proxies: Vec<Proxy>,
-    /// Draw the ratios to nginx into this file, as SVG.
+    /// Draw ratios.svg and memory.svg into this directory.
     #[arg(long)]
     plot: Option<PathBuf>,
     /// The command that runs Steadfast, for example an older build; {config}, {listen} and {server}
@@ -77,7 +77,7 @@ struct Arguments {
     #[arg(long, default_value = STEADFAST)]
     steadfast: String,
     /// No further round begins that would probably end later than this.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 12)]
     minutes: u64,
     /// Be the server behind the proxies.
     #[arg(long, hide = true)]
@@ -111,7 +111,10 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if arguments.proxies.is_empty() {
+        arguments.proxies = Proxy::usual();
+    }
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -195,8 +198,9 @@ async fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
     let machine = format!("{}; {}", report::machine(), versions.join(", "));
     println!("{machine}.\n");
     print!("{}", report::table(&comparison.figures, &arguments.proxies));
-    if let Some(path) = &arguments.plot {
-        fs::write(path, plot::svg(&comparison.figures, &machine))?;
+    if let Some(directory) = &arguments.plot {
+        fs::write(directory.join("ratios.svg"), plot::ratios(&comparison.figures, &machine))?;
+        fs::write(directory.join("memory.svg"), plot::memory(&comparison.figures, &machine))?;
     }
     for failure in &comparison.failures {
         println!("\nFailed: {}", failure.text);

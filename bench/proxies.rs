@@ -23,17 +23,43 @@ pub(crate) enum Proxy {
     Nginx,
     /// The other usual choice.
     Haproxy,
+    /// What many clusters have.
+    Envoy,
+    /// What many begin with.
+    Caddy,
     /// This project.
     Steadfast,
 }
 
 impl Proxy {
+    /// All of them, in the order of the tables.
+    pub(crate) const ALL: [Self; 5] = [Self::Nginx, Self::Haproxy, Self::Envoy, Self::Caddy, Self::Steadfast];
+
+    /// Those to compare where nobody says which: all there are, and the two that nobody may miss.
+    pub(crate) fn usual() -> Vec<Self> {
+        let is_there = |proxy: &Self| !matches!(proxy, Self::Envoy | Self::Caddy) || proxy.version().is_ok();
+        Self::ALL.into_iter().filter(is_there).collect()
+    }
+
     /// As its makers write it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
+            Self::Envoy => "Envoy",
+            Self::Caddy => "Caddy",
             Self::Steadfast => "Steadfast",
+        }
+    }
+
+    /// The classes of what pictures show of it.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
+            Self::Caddy => "caddy",
+            Self::Steadfast => "steadfast",
         }
     }
 
@@ -45,17 +71,20 @@ impl Proxy {
         let (program, flag) = match self {
             Self::Nginx => ("nginx", "-v"),
             Self::Haproxy => ("haproxy", "-v"),
+            Self::Envoy => ("envoy", "--version"),
+            Self::Caddy => ("caddy", "version"),
             Self::Steadfast => return Ok(format!("Steadfast {}", env!("CARGO_PKG_VERSION"))),
         };
-        let output = Command::new(program).arg(flag).output().map_err(|error| {
+        let output = Command::new(installed(program)).arg(flag).output().map_err(|error| {
             let text = format!("cannot run {program}, which the comparison needs: {error}");
             io::Error::new(error.kind(), text)
         })?;
         // nginx tells it on the standard error.
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        let version =
-            text.split([' ', '/', '-', '\n']).find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+        // Beside it there are dates and hashes.
+        let is_version = |word: &&str| word.contains('.') && word.starts_with(|first: char| first.is_ascii_digit());
+        let version = text.split([' ', '/', '-', '\n']).map(|word| word.trim_start_matches('v')).find(is_version);
         Ok(format!("{} {}", self.name(), version.unwrap_or("?")))
     }
 
@@ -63,23 +92,45 @@ impl Proxy {
         let (template, tls) = match self {
             Self::Nginx => (NGINX, " ssl"),
             Self::Haproxy => (HAPROXY, " ssl crt DIRECTORY/bench.pem"),
+            Self::Envoy => (ENVOY, ENVOY_TLS),
+            Self::Caddy => (CADDY, r#", "tls_connection_policies": [{}]"#),
             Self::Steadfast => {
                 (STEADFAST, ", tls: { certificates: [{ cert: DIRECTORY/bench.pem, key: DIRECTORY/bench.pem.key }] }")
             }
         };
         let tls = if door.over == Over::Tls { tls } else { "" };
-        let filled = template.replace("ENCRYPTED", tls).replace("LISTEN", &door.address.to_string());
-        filled.replace("SERVER", &server.to_string()).replace("DIRECTORY", &directory.to_string_lossy())
+        let mut filled = template.replace("ENCRYPTED", tls).replace("DIRECTORY", &directory.to_string_lossy());
+        for (word, address) in [("LISTEN", door.address), ("SERVER", server)] {
+            filled = filled.replace(&format!("{word}HOST"), &address.ip().to_string());
+            filled = filled.replace(&format!("{word}PORT"), &address.port().to_string());
+            filled = filled.replace(word, &address.to_string());
+        }
+        filled
     }
 
     /// The command that runs it in the foreground, for a shell in the directory of `config`.
-    fn command(self, steadfast: &str) -> &str {
+    fn command(self, steadfast: &str) -> String {
         match self {
-            Self::Nginx => "nginx -p . -e error.log -c config",
-            Self::Haproxy => "haproxy -db -f config",
-            Self::Steadfast => steadfast,
+            Self::Nginx => "nginx -p . -e error.log -c config".to_owned(),
+            Self::Haproxy => "haproxy -db -f config".to_owned(),
+            // The file's name does not say that it is YAML.
+            Self::Envoy => {
+                let envoy = installed("envoy").display().to_string();
+                envoy + r#" --concurrency 1 --disable-hot-restart -l error --config-yaml "$(cat config)""#
+            }
+            Self::Caddy => {
+                format!("env GOMAXPROCS=1 HOME=. {} run --config config", installed("caddy").display())
+            }
+            Self::Steadfast => steadfast.to_owned(),
         }
     }
+}
+
+/// A program: the one in `bench/.venv`, where `tests/install.sh bench` puts what no distribution has,
+/// or that of this name.
+fn installed(program: &str) -> PathBuf {
+    let ours = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/bench/.venv/bin")).join(program);
+    if ours.exists() { ours } else { program.into() }
 }
 
 /// A proxy that runs. It ends, and its files go, when this is dropped.
@@ -99,7 +150,7 @@ impl Running {
         let address = free_address()?;
         let door = Door { address, over };
         let directory = Directory::create(address.port())?;
-        // Where each of the three looks for them.
+        // Where each of them looks for them.
         let (cert, key) = door::certificate();
         fs::write(directory.path.join("bench.pem"), cert)?;
         fs::write(directory.path.join("bench.pem.key"), key)?;
@@ -272,3 +323,68 @@ admin: off
 access_log: off
 threads: 1
 ";
+
+const ENVOY: &str = r#"
+static_resources:
+  listeners:
+    - address: { socket_address: { address: LISTENHOST, port_value: LISTENPORT } }
+      tcp_backlog_size: 4096
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: bench
+                use_remote_address: true
+                stream_idle_timeout: 0s
+                upgrade_configs: [{ upgrade_type: websocket }]
+                http_filters:
+                  - name: envoy.filters.http.router
+                    typed_config: { "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }
+                route_config:
+                  virtual_hosts:
+                    - name: bench
+                      domains: ["*"]
+                      routes: [{ match: { prefix: / }, route: { cluster: bench, timeout: 0s } }]
+ENCRYPTED
+  clusters:
+    - name: bench
+      connect_timeout: 5s
+      circuit_breakers:
+        thresholds: [{ max_connections: 20000, max_pending_requests: 20000, max_requests: 20000 }]
+      load_assignment:
+        cluster_name: bench
+        endpoints:
+          - lb_endpoints: [{ endpoint: { address: { socket_address: { address: SERVERHOST, port_value: SERVERPORT } } } }]
+"#;
+
+const ENVOY_TLS: &str = r#"
+          transport_socket:
+            name: envoy.transport_sockets.tls
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+              common_tls_context:
+                tls_certificates:
+                  - certificate_chain: { filename: DIRECTORY/bench.pem }
+                    private_key: { filename: DIRECTORY/bench.pem.key }
+"#;
+
+const CADDY: &str = r#"{
+  "admin": { "disabled": true },
+  "logging": { "logs": { "default": { "level": "ERROR" } } },
+  "apps": {
+    "tls": { "certificates": { "load_files": [{ "certificate": "DIRECTORY/bench.pem", "key": "DIRECTORY/bench.pem.key" }] } },
+    "http": { "servers": { "bench": {
+      "listen": ["LISTEN"],
+      "automatic_https": { "disable": true },
+      "protocols": ["h1"],
+      "routes": [{ "handle": [{
+        "handler": "reverse_proxy",
+        "upstreams": [{ "dial": "SERVER" }],
+        "transport": { "protocol": "http", "keep_alive": { "max_idle_conns_per_host": 1024 } }
+      }] }]
+      ENCRYPTED
+    } } }
+  }
+}
+"#;

@@ -43,7 +43,7 @@ impl Figures {
         self.sorted(|round| Some(value(round, row, proxy)? / value(round, row, Proxy::Nginx)?))
     }
 
-    /// Ratios of Steadfast to the better of the two others in the same round.
+    /// Ratios of Steadfast to the better of nginx and HAProxy in the same round.
     fn ratios_to_best(&self, row: usize) -> Vec<f64> {
         self.sorted(|round| {
             let nginx = value(round, row, Proxy::Nginx)?;
@@ -57,17 +57,21 @@ impl Figures {
         median(&self.ratios(row, proxy))
     }
 
+    /// The figure in the middle of all rounds.
+    pub(crate) fn middle(&self, row: usize, proxy: Proxy) -> Option<f64> {
+        median(&self.values(row, proxy))
+    }
+
     fn cell(&self, row: usize, unit: Unit, proxy: Proxy) -> String {
-        let values = self.values(row, proxy);
         if !self.scenario.plan.concerns(proxy) {
             return "–".to_owned();
         }
-        let Some(middle) = median(&values) else {
+        let Some(middle) = self.middle(row, proxy) else {
             return "failed".to_owned();
         };
         match (unit, self.ratio(row, proxy)) {
             (Unit::Microseconds, Some(ratio)) => format!("{ratio:.2} ({middle:.1} µs)"),
-            (Unit::Connections, _) => with_commas(values.iter().sum()),
+            (Unit::Connections, _) => with_commas(self.values(row, proxy).iter().sum()),
             _ => unit.show(middle),
         }
     }
@@ -126,7 +130,7 @@ impl Unit {
 }
 
 /// A whole number, its thousands apart.
-fn with_commas(value: f64) -> String {
+pub(crate) fn with_commas(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::from(if value <= -0.5 { "-" } else { "" });
     for (index, digit) in digits.chars().enumerate() {

