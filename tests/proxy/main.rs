@@ -122,5 +122,7 @@ mod limits;
 mod pacing;
 // SIGTERM, and what becomes of everything that is open.
 mod stopping;
+// What is published at one server reaches the clients of all, with the servers of conf/examples.
+mod pushes;
 // The command line and its exit codes.
 mod commands;

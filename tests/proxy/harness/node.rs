@@ -90,6 +90,18 @@ impl NodeServer {
         Self::listening(Node::script("websocket_server.js", &json!({}))).await
     }
 
+    /// A server of `conf/examples` as it stands there, with this in its environment.
+    pub(crate) async fn example(file: &str, environment: &[(&str, String)]) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let file = root.join("conf/examples").join(file);
+        let mut all = vec![
+            ("PORT", "0".to_owned()),
+            ("NODE_PATH", root.join("tests/clients/node_modules").display().to_string()),
+        ];
+        all.extend_from_slice(environment);
+        Self::listening(Node::script_with("example.js", &file.display().to_string().into(), &all)).await
+    }
+
     /// The server that `node` runs.
     pub(crate) async fn listening(node: Node) -> Self {
         let port =

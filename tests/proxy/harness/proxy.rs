@@ -95,7 +95,7 @@ impl Setup {
 
     /// What keys the tags of sessions.
     pub(crate) fn secret(self, file: &SecretFile) -> Self {
-        self.line(&format!("affinity_secret_file: {}", file.0.path().display()))
+        self.line(&format!("affinity_secret_file: {}", file.path()))
     }
 
     /// Where it listens, instead of the loopback address.
@@ -170,9 +170,15 @@ impl Setup {
 
     /// Starts the proxy and waits until it is ready.
     pub(crate) async fn run(self) -> Proxy {
+        let yaml = self.yaml();
+        self.run_as(&yaml).await
+    }
+
+    /// The same with another file than this setup would write.
+    pub(crate) async fn run_as(self, yaml: &str) -> Proxy {
         let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         let file = directory.path().join("steadfast.yaml");
-        let yaml = self.yaml().replace("DIRECTORY", &directory.path().display().to_string());
+        let yaml = yaml.replace("DIRECTORY", &directory.path().display().to_string());
         std::fs::write(&file, yaml).expect("the file is ours");
         let mut command = match self.descriptors {
             Some(descriptors) => {
@@ -234,6 +240,10 @@ impl SecretFile {
         let mut file = NamedTempFile::new().expect("a temporary file");
         file.write_all(secret.as_bytes()).expect("the file is ours");
         Self(file)
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.0.path().display().to_string()
     }
 }
 
@@ -380,6 +390,11 @@ impl Proxy {
     /// One request on a connection of its own, and its response.
     pub(crate) async fn exchange(&self, request: impl AsRef<[u8]>) -> Message {
         self.send(request).await.response().await
+    }
+
+    /// Where operators ask.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
     }
 
     /// A connection to the admin address.
