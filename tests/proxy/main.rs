@@ -122,6 +122,8 @@ mod limits;
 mod pacing;
 // SIGTERM, and what becomes of everything that is open.
 mod stopping;
+// The files that people take away: examples, manifests, the image, the unit.
+mod examples;
 // What is published at one server reaches the clients of all, with the servers of conf/examples.
 mod pushes;
 // The command line and its exit codes.

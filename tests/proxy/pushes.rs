@@ -52,17 +52,8 @@ async fn fleet(directory: &str, found: &str, servers: &[NodeServer], secret: &Se
 /// `steadfast drain` at each proxy of the fleet, as an operator does it, until the server is empty there.
 async fn drain(fleet: &[Proxy], upstream: &str, server: &str) {
     let drains = fleet.iter().map(|proxy| {
-        // A fleet gives each its own port; the admin address in the file has port 0.
-        let admin = proxy.admin_address().to_string();
-        let text = std::fs::read_to_string(proxy.file()).expect("the file is ours");
-        let file = proxy.directory().join("operator.yaml");
-        std::fs::write(
-            &file,
-            text.replacen("admin: { bind: \"127.0.0.1:0\"", &format!("admin: {{ bind: \"{admin}\""), 1),
-        )
-        .expect("the directory is ours");
         let mut command = Command::new(BINARY);
-        command.arg("drain").arg("-c").arg(file).args(["--upstream", upstream, "--server", server]);
+        command.arg("drain").arg("-c").arg(proxy.operators_file()).args(["--upstream", upstream, "--server", server]);
         command.args(["--spread", "2s", "--wait"]).stdin(Stdio::null());
         Process::start(command)
     });

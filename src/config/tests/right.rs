@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::{config, examples};
+use super::config;
 use crate::config::{
     AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Drain, Find, Hash, HostPattern,
     Ipv6Prefix, Keyless, Learn, Limits, LoadError, LogFormat, LogPath, OnDown, Password, Pick, ProxyProtocol, Redis,
@@ -140,17 +140,6 @@ fn a_mode_may_be_written_as_a_boolean() {
     check("on", ProxyProtocol::On);
     check("true", ProxyProtocol::On);
     check("optional", ProxyProtocol::Optional);
-}
-
-#[test]
-fn every_example_is_right() {
-    let examples = examples();
-    assert!(examples.len() >= 8, "{examples:?}");
-    for path in examples {
-        if let Err(error) = load(&path) {
-            panic!("{error}");
-        }
-    }
 }
 
 #[test]

@@ -392,9 +392,16 @@ impl Proxy {
         self.send(request).await.response().await
     }
 
-    /// Where operators ask.
-    pub(crate) fn admin_address(&self) -> SocketAddr {
-        self.admin
+    /// Its file as an operator has it, for commands that ask a running proxy: with the admin address in
+    /// the place of a port that the kernel was to choose.
+    pub(crate) fn operators_file(&self) -> PathBuf {
+        const CHOSEN: &str = "admin: { bind: \"127.0.0.1:0\"";
+        let text = std::fs::read_to_string(&self.file).expect("the file is ours");
+        assert!(text.contains(CHOSEN), "another admin address in:\n{text}");
+        let file = self.directory.path().join("operators.yaml");
+        let text = text.replacen(CHOSEN, &format!("admin: {{ bind: \"{}\"", self.admin), 1);
+        std::fs::write(&file, text).expect("the directory is ours");
+        file
     }
 
     /// A connection to the admin address.
