@@ -20,6 +20,8 @@
 //!                                            └─ observe    one log line, a few counters
 //! ```
 //!
+//! Beside all that, [`migrate`] makes a configuration of other programs' files: text in, text out.
+//!
 //! A connection of HTTP/2 is one for each of its streams ([`http2`]), and the same from there on.
 //!
 //! To follow a request, read [`exchange`]. To follow a connection that stays, go on in [`relay`]. What
@@ -68,6 +70,7 @@ pub mod handover;
 pub mod handshake;
 pub mod http2;
 pub mod listener;
+pub mod migrate;
 pub mod observe;
 pub mod proxy_protocol;
 pub mod relay;

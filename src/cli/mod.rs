@@ -5,6 +5,7 @@ mod demo;
 mod drain;
 mod explain;
 mod health;
+mod import;
 mod reload;
 mod supervise;
 
@@ -73,6 +74,8 @@ enum Command {
     Undrain(drain::Target),
     /// Say what would become of a request: its route, what names its client, the servers in order
     Explain(explain::Request),
+    /// Write the configuration that says what a file of nginx says, and tell what cannot be said
+    ImportNginx(import::Nginx),
     /// Run the proxy over three embedded demo servers, and say what to open and try
     Demo {
         /// Where to listen; port 0 lets the kernel choose
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Drain(drain) => drain::drain(&drain),
         Command::Undrain(target) => drain::undrain(&target),
         Command::Explain(request) => explain::explain(&request),
+        Command::ImportNginx(import) => import::nginx(&import),
         Command::Demo { bind } => demo::demo(bind),
     };
     match done {
