@@ -73,6 +73,8 @@ pub mod listener;
 pub mod migrate;
 pub mod observe;
 pub mod proxy_protocol;
+#[cfg(test)]
+mod reference;
 pub mod relay;
 pub mod route;
 pub mod server;

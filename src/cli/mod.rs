@@ -7,6 +7,7 @@ mod explain;
 mod health;
 mod import;
 mod reload;
+mod schema;
 mod supervise;
 
 use std::path::{Path, PathBuf};
@@ -76,6 +77,9 @@ enum Command {
     Explain(explain::Request),
     /// Write the configuration that says what a file of nginx says, and tell what cannot be said
     ImportNginx(import::Nginx),
+    /// Print a JSON Schema of the configuration file, for editors: yaml-language-server reads it where a file
+    /// begins with "# yaml-language-server: $schema=FILE"
+    Schema,
     /// Run the proxy over three embedded demo servers, and say what to open and try
     Demo {
         /// Where to listen; port 0 lets the kernel choose
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Undrain(target) => drain::undrain(&target),
         Command::Explain(request) => explain::explain(&request),
         Command::ImportNginx(import) => import::nginx(&import),
+        Command::Schema => schema::schema(),
         Command::Demo { bind } => demo::demo(bind),
     };
     match done {

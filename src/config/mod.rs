@@ -11,7 +11,10 @@
 //!      ─ resolve  what keys mean and what must fit together
 //!      ─ Config
 //! ```
+//!
+//! The catalogue describes every key once more, for people and editors.
 
+mod catalogue;
 mod defaults;
 mod difference;
 mod discovery;
@@ -43,6 +46,7 @@ use crate::affinity::tag::Secret;
 use crate::proxy_protocol::Version;
 use crate::tls::{self, Back, Certificate};
 
+pub use self::catalogue::schema;
 pub use self::difference::difference;
 pub use self::discovery::{Discovery, Found, Records, Resolver};
 pub use self::file::{LoadError, load, parse};

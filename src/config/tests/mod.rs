@@ -7,11 +7,13 @@ mod wrong;
 
 use std::path::{Path, PathBuf};
 
+use super::catalogue::tests::check_by_schema;
 use super::{Config, parse};
 
 /// Parses `text`, which must be right.
 #[track_caller]
 fn config(text: &str) -> Config {
+    check_by_schema(text);
     parse(text, "steadfast.yaml").unwrap_or_else(|mistakes| panic!("{mistakes}\n\n{text}"))
 }
 
@@ -29,7 +31,7 @@ fn complaints(text: &str) -> Vec<String> {
 }
 
 /// The example files that come with the proxy.
-fn examples() -> Vec<PathBuf> {
+pub(super) fn examples() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
     let paths = std::fs::read_dir(directory).unwrap();
     let paths = paths.map(|entry| entry.unwrap().path());
