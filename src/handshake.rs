@@ -123,6 +123,10 @@ fn lists(headers: &HeaderMap, name: &HeaderName, is_sought: impl Fn(&[u8]) -> bo
 }
 
 impl Damage {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Http10, Self::NoUpgrade, Self::NoConnection, Self::Method, Self::Version, Self::Key];
+
     /// The word for metric labels.
     pub fn label(self) -> &'static str {
         match self {

@@ -121,8 +121,8 @@ fn write_begin(
     let request = (&down.req_header().headers, previous_hop, scheme(down));
     let mut head = head(down);
     place.keep(front, upstream, *server, request, &mut head);
-    record.answered(head.status.as_u16());
     record.becomes(Kind::EventStream);
+    record.answered(head.status.as_u16());
     // While we hold the wire, writing never waits: head and lines leave in one packet.
     let client = wire(down).ok_or(EndReason::ClientError)?.clone();
     down::write_head(down, head)?;

@@ -109,8 +109,8 @@ pub(super) async fn hand_over(
     let (mut quiet_for, has_begun) = match opening {
         Opening::Early(quiet_for) => (quiet_for, true),
         Opening::Head(head) => {
-            record.answered(head.status.as_u16());
             record.becomes(kind);
+            record.answered(head.status.as_u16());
             if let Err(reason) = write_opening(&mut down, head, upstream.timeouts.send).await {
                 record.end(reason);
                 return Next::Close;

@@ -1,18 +1,26 @@
-//! Every metric: name, help, labels and buckets, in one place.
+//! What is counted, and how it is scraped.
 //!
 //! Labels are bounded: what is in them comes from the configuration file or from closed lists,
 //! never from a request; of previous hops the first few have one. A server that is gone takes its
 //! series along. What the path of each request touches is looked up once, at the start.
 
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+mod definitions;
+mod servers;
 
-use ahash::AHashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+use self::definitions::{CLOSE_CODES, DEFINITIONS, DIRECTIONS, ERRORS, HANDED, PACED, STATUS, Type};
+use self::servers::AllServers;
+pub use self::servers::ServerMetrics;
 
 use crate::affinity::doctor::Finding;
 use crate::handshake::Damage;
@@ -28,8 +36,8 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     bytes: IntCounterVec,
-    open: IntGaugeVec,
     durations: HistogramVec,
+    heads: HistogramVec,
     keepalives: IntCounterVec,
     untouched: IntCounterVec,
     resumed: IntCounterVec,
@@ -41,32 +49,38 @@ pub struct Metrics {
     lost_sessions: IntCounterVec,
     findings: IntGaugeVec,
     discovery_failing: IntGaugeVec,
-    up: IntGaugeVec,
-    checks: IntCounterVec,
-    transitions: IntCounterVec,
-    connect_failures: IntCounterVec,
-    series: Arc<AllSeries>,
+    servers: AllServers,
     errors: IntCounterVec,
     proxy_protocol_refused: IntCounterVec,
     tls_handshakes: IntCounterVec,
     tls_refused: IntCounterVec,
+    certificates: IntGaugeVec,
     damaged_handshakes: IntCounterVec,
     paced: IntCounterVec,
     reloads: IntCounterVec,
+    is_reloaded: IntGauge,
+    reloaded_at: IntGauge,
     /// The hops that have a label: the first ones.
     hops: Mutex<Vec<IpAddr>>,
     sessions: IntGauge,
+    sessions_max: IntGauge,
     sessions_evicted: IntCounter,
     session_store_errors: IntCounterVec,
     http2: Http2Metrics,
     /// Connections of clients, whatever they are doing.
     pub client_connections: IntGauge,
+    /// How many of them are served at once.
+    pub client_connections_max: IntGauge,
     /// Connections that a listener could not accept.
     pub accept_failures: IntCounter,
     /// Connections that were closed at once, because they were too many even to be told so.
     pub connections_untold: IntCounter,
     /// Lines of the access log that were lost because its target was too slow.
     pub log_lines_lost: IntCounter,
+    /// Drains that go on.
+    pub drains: IntGauge,
+    /// Times that another process was to take over, and this one went on.
+    pub hand_overs_failed: IntCounter,
     /// Relays that went on in another process.
     pub relays_given: IntCounter,
     /// Relays that had begun in another process.
@@ -76,27 +90,6 @@ pub struct Metrics {
 /// From a millisecond to a day: exchanges and relays share the buckets.
 const SECONDS: [f64; 14] =
     [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0];
-
-/// The classes of status codes, as label values.
-const STATUS: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// Where things go, as label values: to the server, and to the client.
-const DIRECTIONS: [&str; 2] = ["up", "down"];
-
-/// What became of those who came to stay where there is a pace, as label values.
-const PACED: [&str; 3] = ["at_once", "waited", "refused"];
-
-/// What checks find out, as label values.
-const CHECKS: [&str; 2] = ["passed", "failed"];
-
-/// What servers become, as label values.
-const TRANSITIONS: [&str; 2] = ["up", "down"];
-
-/// The codes of Closes, as label values. Those that the standard names have one each.
-const CLOSE_CODES: [&str; 20] = [
-    "1000", "1001", "1002", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012", "1013",
-    "1014", "1015", "3xxx", "4xxx", "none", "other",
-];
 
 /// How many previous hops have a label of their own.
 const HOPS_MAX: usize = 16;
@@ -119,210 +112,72 @@ impl Metrics {
     /// Never: names and labels are constants, and a test builds them.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric");
-            register(&registry, counters)
-        };
-        let handed_over = counters(
-            "steadfast_relays_handed_over_total",
-            "Relays that went on in the next process (given), or had begun in the one before (taken).",
-            &["direction"],
-        );
-        Self {
-            requests: counters(
-                "steadfast_requests_total",
-                "Requests answered, by upstream (empty when none was found) and class of status.",
-                &["upstream", "status"],
-            ),
-            paced: counters(
-                "steadfast_paced_handshakes_total",
-                "WebSockets, event streams and Engine.IO sessions that came to an upstream with a limit per second, by \
-                 outcome: at_once, waited, refused.",
-                &["upstream", "outcome"],
-            ),
-            bytes: counters(
-                "steadfast_bytes_total",
-                "Bytes passed on behind the heads, of relays within a minute, by direction: up is to the server.",
-                &["upstream", "direction"],
-            ),
-            open: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("steadfast_open_connections", "Exchanges and relays open now, by kind and server."),
-                    &["kind", "upstream", "server"],
-                )
-                .expect("a valid metric"),
-            ),
-            durations: register(
-                &registry,
-                HistogramVec::new(
-                    HistogramOpts::new("steadfast_duration_seconds", "From the request to the end, by kind.")
-                        .buckets(SECONDS.to_vec()),
-                    &["kind", "upstream"],
-                )
-                .expect("a valid metric"),
-            ),
-            keepalives: counters(
-                "steadfast_sse_keepalives_total",
-                "Comments inserted into idle event streams.",
-                &["upstream"],
-            ),
-            untouched: counters(
-                "steadfast_sse_untouched_total",
-                "Event streams into which nothing could be inserted, by what stood against it.",
-                &["upstream", "reason"],
-            ),
-            resumed: counters(
-                "steadfast_sse_resumed_total",
-                "Event streams that lost their server, or left it, by result: resumed, failed (nobody went on), mid_event \
-                 (lost within an event), no_id (nobody could say where to go on).",
-                &["upstream", "result"],
-            ),
-            pings: counters(
-                "steadfast_websocket_pings_total",
-                "Pings inserted towards clients of WebSockets.",
-                &["upstream"],
-            ),
-            messages: counters(
-                "steadfast_websocket_messages_total",
-                "Messages passed on by WebSockets, counted within a minute, by direction: up is to the server.",
-                &["upstream", "direction"],
-            ),
-            closes: counters(
-                "steadfast_websocket_closes_total",
-                "WebSockets that ended, by the code of the first Close: none when there was none.",
-                &["upstream", "code"],
-            ),
-            opaque: counters(
-                "steadfast_websocket_opaque_total",
-                "WebSockets on which something came that is no frame; no Ping or Close is inserted into them.",
-                &["upstream"],
-            ),
-            ends: counters(
-                "steadfast_ends_total",
-                "Exchanges and relays that ended, by kind and reason.",
-                &["kind", "upstream", "end_reason"],
-            ),
-            lost_sessions: counters(
-                "steadfast_lost_sessions_total",
-                "Requests of sessions whose server is no longer among the upstream's, or in maint.",
-                &["upstream"],
-            ),
-            findings: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("steadfast_affinity_findings", "What is wrong with affinity: 1 while it is so."),
-                    &["upstream", "finding"],
-                )
-                .expect("a valid metric"),
-            ),
-            connect_failures: counters(
-                "steadfast_connect_failures_total",
-                "Connections to servers that could not be made.",
-                &["upstream", "server"],
-            ),
-            series: Arc::default(),
-            up: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("steadfast_server_up", "Whether a server is fit for clients: 1 while it is so."),
-                    &["upstream", "server"],
-                )
-                .expect("a valid metric"),
-            ),
-            checks: counters(
-                "steadfast_server_health_checks_total",
-                "Health checks of servers, by result: passed, failed.",
-                &["upstream", "server", "result"],
-            ),
-            transitions: counters(
-                "steadfast_server_transitions_total",
-                "How often servers have come up and gone down.",
-                &["upstream", "server", "to"],
-            ),
-            discovery_failing: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "steadfast_discovery_failing",
-                        "Whether the name of servers has no good answer at the moment: 1 while it is so.",
-                    ),
-                    &["upstream", "name"],
-                )
-                .expect("a valid metric"),
-            ),
-            errors: counters("steadfast_errors_total", "Requests the proxy itself refused or failed.", &["error"]),
-            proxy_protocol_refused: counters(
-                "steadfast_proxy_protocol_refused_total",
-                "Connections closed for want of a PROXY header that can be believed, by reason.",
-                &["reason"],
-            ),
-            tls_handshakes: counters(
-                "steadfast_tls_handshakes_total",
-                "TLS handshakes with clients, by version and whether both had met before.",
-                &["version", "resumed"],
-            ),
-            tls_refused: counters(
-                "steadfast_tls_refused_total",
-                "Connections closed because no TLS came of them, by reason.",
-                &["reason"],
-            ),
-            damaged_handshakes: counters(
-                "steadfast_damaged_handshakes_total",
-                "WebSocket handshakes that came damaged, by what is wrong and previous hop (the first 16, then other).",
-                &["kind", "hop"],
-            ),
-            reloads: counters(
-                "steadfast_reloads_total",
-                "Times the configuration was read again, by result: ok, or refused when nothing changed.",
-                &["result"],
-            ),
+        let counters = |name| counters(&registry, name);
+        let gauges = |name| gauges(&registry, name);
+        let histograms = |name| histograms(&registry, name);
+        let counter = |name| counters(name).with_label_values(NO_LABELS);
+        let gauge = |name| gauges(name).with_label_values(NO_LABELS);
+        let handed_over = counters("steadfast_relays_handed_over_total");
+        gauges("steadfast_build_info").with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(ProcessCollector::for_self())).expect("metric names are unique");
+        let metrics = Self {
+            requests: counters("steadfast_requests_total"),
+            bytes: counters("steadfast_bytes_total"),
+            durations: histograms("steadfast_duration_seconds"),
+            heads: histograms("steadfast_response_head_seconds"),
+            keepalives: counters("steadfast_sse_keepalives_total"),
+            untouched: counters("steadfast_sse_untouched_total"),
+            resumed: counters("steadfast_sse_resumed_total"),
+            pings: counters("steadfast_websocket_pings_total"),
+            messages: counters("steadfast_websocket_messages_total"),
+            closes: counters("steadfast_websocket_closes_total"),
+            opaque: counters("steadfast_websocket_opaque_total"),
+            ends: counters("steadfast_ends_total"),
+            lost_sessions: counters("steadfast_lost_sessions_total"),
+            findings: gauges("steadfast_affinity_findings"),
+            discovery_failing: gauges("steadfast_discovery_failing"),
+            servers: AllServers::new(counters, gauges),
+            errors: counters("steadfast_errors_total"),
+            proxy_protocol_refused: counters("steadfast_proxy_protocol_refused_total"),
+            tls_handshakes: counters("steadfast_tls_handshakes_total"),
+            tls_refused: counters("steadfast_tls_refused_total"),
+            certificates: gauges("steadfast_certificate_expiry_timestamp_seconds"),
+            damaged_handshakes: counters("steadfast_damaged_handshakes_total"),
+            paced: counters("steadfast_paced_handshakes_total"),
+            reloads: counters("steadfast_reloads_total"),
+            is_reloaded: gauge("steadfast_config_last_reload_successful"),
+            reloaded_at: gauge("steadfast_config_last_reload_success_timestamp_seconds"),
             hops: Mutex::default(),
-            sessions: register(
-                &registry,
-                IntGauge::new("steadfast_sessions", "Sessions that this process remembers.").expect("a valid metric"),
-            ),
-            sessions_evicted: register(
-                &registry,
-                IntCounter::new(
-                    "steadfast_sessions_evicted_total",
-                    "Sessions forgotten before their time because there were more than session_store.sessions.",
-                )
-                .expect("a valid metric"),
-            ),
-            session_store_errors: counters(
-                "steadfast_session_store_errors_total",
-                "What the session store was asked in vain, by reason; not_asked while it is known to be away.",
-                &["reason"],
-            ),
-            http2: Http2Metrics::new(&registry),
-            client_connections: register(
-                &registry,
-                IntGauge::new("steadfast_client_connections", "Connections of clients open now.")
-                    .expect("a valid metric"),
-            ),
-            accept_failures: register(
-                &registry,
-                IntCounter::new("steadfast_accept_failures_total", "Connections that a listener could not accept.")
-                    .expect("a valid metric"),
-            ),
-            connections_untold: register(
-                &registry,
-                IntCounter::new(
-                    "steadfast_untold_connections_total",
-                    "Connections closed without a word, because they were too many even to be told so.",
-                )
-                .expect("a valid metric"),
-            ),
-            log_lines_lost: register(
-                &registry,
-                IntCounter::new("steadfast_access_log_lost_total", "Log lines lost because their target was too slow.")
-                    .expect("a valid metric"),
-            ),
-            relays_given: handed_over.with_label_values(&["given"]),
-            relays_taken: handed_over.with_label_values(&["taken"]),
+            sessions: gauge("steadfast_sessions"),
+            sessions_max: gauge("steadfast_sessions_max"),
+            sessions_evicted: counter("steadfast_sessions_evicted_total"),
+            session_store_errors: counters("steadfast_session_store_errors_total"),
+            http2: Http2Metrics {
+                connections: gauge("steadfast_http2_connections"),
+                streams: gauge("steadfast_http2_streams"),
+                resets: counter("steadfast_http2_resets_total"),
+                floods: counter("steadfast_http2_floods_total"),
+            },
+            client_connections: gauge("steadfast_client_connections"),
+            client_connections_max: gauge("steadfast_client_connections_max"),
+            accept_failures: counter("steadfast_accept_failures_total"),
+            connections_untold: counter("steadfast_untold_connections_total"),
+            log_lines_lost: counter("steadfast_access_log_lost_total"),
+            drains: gauge("steadfast_drains_in_progress"),
+            hand_overs_failed: counter("steadfast_hand_overs_failed_total"),
+            relays_given: handed_over.with_label_values(&[HANDED[0]]),
+            relays_taken: handed_over.with_label_values(&[HANDED[1]]),
             registry,
-        }
+        };
+        metrics.loaded();
+        metrics
+    }
+
+    /// A configuration is in force from now on.
+    fn loaded(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.reloaded_at.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        self.is_reloaded.set(1);
     }
 
     /// The text that Prometheus scrapes, and its content type.
@@ -337,12 +192,26 @@ impl Metrics {
 
     /// One more request that the proxy itself refused or failed; `error` is a fixed word.
     pub fn count_error(&self, error: &'static str) {
+        debug_assert!(ERRORS.contains(&error), "{error} is missing among the values of the label");
         self.errors.with_label_values(&[error]).inc();
     }
 
     /// The configuration was read again, and is in force if it was right.
     pub fn reloaded(&self, is_right: bool) {
         self.reloads.with_label_values(&[if is_right { "ok" } else { "refused" }]).inc();
+        match is_right {
+            true => self.loaded(),
+            false => self.is_reloaded.set(0),
+        }
+    }
+
+    /// These certificates are shown from now on, and no others: where each stands, and when it ends, in
+    /// seconds of Unix time.
+    pub fn shows(&self, certificates: impl IntoIterator<Item = (String, i64)>) {
+        self.certificates.reset();
+        for (file, until) in certificates {
+            self.certificates.with_label_values(&[&file]).set(until);
+        }
     }
 
     /// One more WebSocket handshake that `hop` has sent damaged.
@@ -368,6 +237,7 @@ impl Metrics {
         let errors = |reason| self.session_store_errors.with_label_values(&[reason]);
         SessionStoreMetrics {
             sessions: self.sessions.clone(),
+            max: self.sessions_max.clone(),
             evicted: self.sessions_evicted.clone(),
             timeout: errors("timeout"),
             unavailable: errors("unavailable"),
@@ -402,6 +272,7 @@ impl Metrics {
             requests: STATUS.map(|status| self.requests.with_label_values(&[name, status])),
             bytes: DIRECTIONS.map(|direction| self.bytes.with_label_values(&[name, direction])),
             durations: Kind::ALL.map(|kind| self.durations.with_label_values(&[kind.label(), name])),
+            heads: Kind::ALL.map(|kind| self.heads.with_label_values(&[kind.label(), name])),
             keepalives: self.keepalives.with_label_values(&[name]),
             untouched: Untouched::ALL.map(|reason| self.untouched.with_label_values(&[name, reason.label()])),
             resumed: Resumption::ALL.map(|result| self.resumed.with_label_values(&[name, result.label()])),
@@ -421,33 +292,7 @@ impl Metrics {
 
     /// What the connections of `server` of `upstream` count with.
     pub fn server(&self, upstream: &str, server: &str) -> ServerMetrics {
-        ServerMetrics {
-            _series: self.series(upstream, server),
-            open: Kind::ALL.map(|kind| self.open.with_label_values(&[kind.label(), upstream, server])),
-            connect_failures: self.connect_failures.with_label_values(&[upstream, server]),
-            up: self.up.with_label_values(&[upstream, server]),
-            checks: CHECKS.map(|result| self.checks.with_label_values(&[upstream, server, result])),
-            transitions: TRANSITIONS.map(|to| self.transitions.with_label_values(&[upstream, server, to])),
-        }
-    }
-
-    fn series(&self, upstream: &str, server: &str) -> Arc<Series> {
-        let key = (upstream.to_owned(), server.to_owned());
-        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(series) = all.get(&key).and_then(Weak::upgrade) {
-            return series;
-        }
-        let series = Arc::new(Series {
-            key: key.clone(),
-            open: self.open.clone(),
-            connect_failures: self.connect_failures.clone(),
-            up: self.up.clone(),
-            checks: self.checks.clone(),
-            transitions: self.transitions.clone(),
-            all: self.series.clone(),
-        });
-        all.insert(key, Arc::downgrade(&series));
-        series
+        self.servers.server(upstream, server)
     }
 }
 
@@ -455,6 +300,32 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// For metrics of one series.
+const NO_LABELS: &[&str] = &[];
+
+fn counters(registry: &Registry, name: &str) -> IntCounterVec {
+    let (options, labels) = options(name, Type::Counter);
+    register(registry, IntCounterVec::new(options, &labels).expect("a valid metric"))
+}
+
+fn gauges(registry: &Registry, name: &str) -> IntGaugeVec {
+    let (options, labels) = options(name, Type::Gauge);
+    register(registry, IntGaugeVec::new(options, &labels).expect("a valid metric"))
+}
+
+fn histograms(registry: &Registry, name: &str) -> HistogramVec {
+    let (options, labels) = options(name, Type::Histogram);
+    let options = HistogramOpts::from(options).buckets(SECONDS.to_vec());
+    register(registry, HistogramVec::new(options, &labels).expect("a valid metric"))
+}
+
+/// Help and labels of a metric, which is of this type.
+fn options(name: &str, kind: Type) -> (Opts, Vec<&'static str>) {
+    let definition = DEFINITIONS.iter().find(|it| it.name == name && it.kind == kind);
+    let definition = definition.expect("what is counted is defined");
+    (Opts::new(name, definition.help), definition.labels.iter().map(|label| label.name).collect())
 }
 
 fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> M {
@@ -475,32 +346,14 @@ pub struct Http2Metrics {
     pub floods: IntCounter,
 }
 
-impl Http2Metrics {
-    fn new(registry: &Registry) -> Self {
-        let gauge = |name, help| register(registry, IntGauge::new(name, help).expect("a valid metric"));
-        let counter = |name, help| register(registry, IntCounter::new(name, help).expect("a valid metric"));
-        Self {
-            connections: gauge("steadfast_http2_connections", "Connections of clients that speak HTTP/2, open now."),
-            streams: gauge("steadfast_http2_streams", "Requests of HTTP/2, and what has become of them, open now."),
-            resets: counter(
-                "steadfast_http2_resets_total",
-                "Requests of HTTP/2 that clients took back before they were answered whole.",
-            ),
-            floods: counter(
-                "steadfast_http2_floods_total",
-                "Connections of HTTP/2 closed because their client took back more than limits.resets.",
-            ),
-        }
-    }
-}
-
 /// What the requests of one upstream count with.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     name: String,
     requests: [IntCounter; 5],
     bytes: [IntCounter; 2],
-    durations: [Histogram; 4],
+    durations: [Histogram; Kind::ALL.len()],
+    heads: [Histogram; Kind::ALL.len()],
     /// Comments inserted into idle event streams.
     pub keepalives: IntCounter,
     untouched: [IntCounter; Untouched::ALL.len()],
@@ -580,6 +433,11 @@ impl UpstreamMetrics {
         self.closes[at].get_or_init(look_up).inc();
     }
 
+    /// The head of a response went out, so many seconds behind that of its request.
+    pub fn head_came(&self, kind: Kind, seconds: f64) {
+        self.heads[kind as usize].observe(seconds);
+    }
+
     /// One more end.
     pub fn ended(&self, kind: Kind, reason: EndReason, seconds: f64) {
         self.durations[kind as usize].observe(seconds);
@@ -589,80 +447,13 @@ impl UpstreamMetrics {
     }
 }
 
-/// The series of one server, which end with the last one that has its name.
-#[derive(Debug)]
-struct Series {
-    key: (String, String),
-    open: IntGaugeVec,
-    connect_failures: IntCounterVec,
-    up: IntGaugeVec,
-    checks: IntCounterVec,
-    transitions: IntCounterVec,
-    all: Arc<AllSeries>,
-}
-
-/// Those of all servers, by upstream and server.
-type AllSeries = Mutex<AHashMap<(String, String), Weak<Series>>>;
-
-impl Drop for Series {
-    fn drop(&mut self) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.get(&self.key).is_some_and(|series| series.strong_count() > 0) {
-            return; // Another server of this name has come at this very moment.
-        }
-        all.remove(&self.key);
-        let (upstream, server) = (self.key.0.as_str(), self.key.1.as_str());
-        // What was never looked up cannot be removed, and need not be.
-        for kind in Kind::ALL {
-            let _ = self.open.remove_label_values(&[kind.label(), upstream, server]);
-        }
-        let _ = self.connect_failures.remove_label_values(&[upstream, server]);
-        let _ = self.up.remove_label_values(&[upstream, server]);
-        for result in CHECKS {
-            let _ = self.checks.remove_label_values(&[upstream, server, result]);
-        }
-        for to in TRANSITIONS {
-            let _ = self.transitions.remove_label_values(&[upstream, server, to]);
-        }
-    }
-}
-
-/// What the connections of one server count with.
-#[derive(Debug)]
-pub struct ServerMetrics {
-    _series: Arc<Series>,
-    open: [IntGauge; 4],
-    /// Connections that could not be made.
-    pub connect_failures: IntCounter,
-    /// 1 while it is up.
-    pub up: IntGauge,
-    checks: [IntCounter; CHECKS.len()],
-    transitions: [IntCounter; TRANSITIONS.len()],
-}
-
-impl ServerMetrics {
-    /// One more check, which it has passed or not.
-    pub fn checked(&self, is_passed: bool) {
-        self.checks[usize::from(!is_passed)].inc();
-    }
-
-    /// It has come up, or gone down.
-    pub fn turned(&self, is_up: bool) {
-        self.up.set(is_up.into());
-        self.transitions[usize::from(!is_up)].inc();
-    }
-
-    /// The gauge of open exchanges and relays of `kind`.
-    pub fn open(&self, kind: Kind) -> &IntGauge {
-        &self.open[kind as usize]
-    }
-}
-
 /// What the session store counts with.
 #[derive(Clone, Debug)]
 pub struct SessionStoreMetrics {
     /// Sessions in memory.
     pub sessions: IntGauge,
+    /// Sessions that there is room for.
+    pub max: IntGauge,
     /// Sessions that had to go while they were alive.
     pub evicted: IntCounter,
     /// Redis did not answer in time.
@@ -677,7 +468,64 @@ pub struct SessionStoreMetrics {
 
 #[cfg(test)]
 mod tests {
+    use super::definitions::{Definition, Values};
     use super::*;
+    use crate::reference;
+
+    #[test]
+    fn what_is_defined_is_what_is_registered() {
+        let metrics = Metrics::new();
+        for definition in DEFINITIONS {
+            let twin = IntGauge::new(definition.name, definition.help).expect("a valid metric");
+            let registered = metrics.registry.register(Box::new(twin));
+            assert!(registered.is_err(), "nobody counts {}", definition.name);
+            let is_counter = definition.name.ends_with("_total");
+            assert_eq!(is_counter, definition.kind == Type::Counter, "{}", definition.name);
+        }
+        let gathered = metrics.registry.gather();
+        assert!(gathered.len() > 20, "{gathered:#?}");
+        for family in gathered {
+            let definition = DEFINITIONS.iter().find(|it| it.name == family.name());
+            let definition = definition.unwrap_or_else(|| panic!("{} is counted and not defined", family.name()));
+            assert_eq!(family.help(), definition.help, "{}", definition.name);
+        }
+    }
+
+    #[test]
+    fn the_tables_of_the_reference_are_those_of_the_metrics() {
+        reference::check("metrics", |_| {
+            let rows = DEFINITIONS.iter().map(row).collect::<String>();
+            format!("| metric | type | labels | meaning |\n|---|---|---|---|\n{rows}")
+        });
+    }
+
+    fn row(definition: &Definition) -> String {
+        let kind = format!("{:?}", definition.kind).to_lowercase();
+        let name = definition.name.trim_end_matches("_total");
+        let unit = match name {
+            _ if name.ends_with("_timestamp_seconds") || name.ends_with("_time_seconds") => ", Unix time",
+            _ if name.ends_with("_seconds") => ", seconds",
+            _ if name.ends_with("_bytes") => ", bytes",
+            _ => "",
+        };
+        let labels: Vec<_> = definition
+            .labels
+            .iter()
+            .map(|label| {
+                let words =
+                    |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+                let values = match &label.values {
+                    Values::Words(known) => words(known),
+                    Values::Listed(known) => words(&known()),
+                    Values::Told(words) => (*words).to_owned(),
+                };
+                let colon = if values.is_empty() { "" } else { ": " };
+                format!("`{}`{colon}{values}", label.name)
+            })
+            .collect();
+        let labels = if labels.is_empty() { String::new() } else { format!(" {}", labels.join("; ")) };
+        format!("| `{}` | {kind}{unit} |{labels} | {} |\n", definition.name, definition.help)
+    }
 
     #[test]
     fn what_is_counted_is_scraped() {

@@ -230,7 +230,9 @@ impl Record {
     /// The client is told `status`.
     pub fn answered(&mut self, status: u16) {
         self.status = status;
-        let after = u32::try_from(self.began.elapsed().as_millis()).ok();
+        let after = self.began.elapsed();
+        self.metrics().head_came(self.kind, after.as_secs_f64());
+        let after = u32::try_from(after.as_millis()).ok();
         self.head_after = after.and_then(|after| NonZeroU32::MIN.checked_add(after));
     }
 

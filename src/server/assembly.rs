@@ -17,6 +17,7 @@ use crate::handover::Knowledge;
 use crate::observe::Observer;
 use crate::relay::Home;
 use crate::session_store::SessionStore;
+use crate::tls::Certificate;
 use crate::upstream::discovery::Findings;
 use crate::upstream::{Servers, Upstream};
 
@@ -75,7 +76,10 @@ impl Assembly {
     /// What serves by `config`, with the servers that were `found`, in the place of `before`.
     pub(super) fn front(&self, config: &Config, found: &Findings, before: Option<&Front>) -> Front {
         self.admission.change(&config.limits, descriptors(config));
-        tell_of_admission(config, self.admission.max());
+        let (served, metrics) = (self.admission.max(), &self.observer.metrics);
+        metrics.client_connections_max.set(i64::try_from(served).unwrap_or(i64::MAX));
+        metrics.shows(certificates(config));
+        tell_of_admission(config, served);
         tell_of_tls(config);
         self.front_with(config, found, before)
     }
@@ -132,6 +136,14 @@ fn descriptors(config: &Config) -> Descriptors {
     // Where the system does not tell, nothing is kept in reserve.
     let max = rlimit::Resource::NOFILE.get_soft().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
     Descriptors { max, threads: config.threads.get(), listeners: config.listeners.len() }
+}
+
+/// Where the certificates of `config` stand, and when they end.
+fn certificates(config: &Config) -> impl Iterator<Item = (String, i64)> {
+    let of_listeners = config.listeners.iter().flat_map(|listener| &listener.tls).flat_map(|tls| &tls.certificates);
+    let of_upstreams = config.upstreams.iter().flat_map(|upstream| &upstream.tls).flat_map(|tls| &tls.certificate);
+    let end = |it: &Certificate| (it.file.display().to_string(), it.valid.1.unix_timestamp());
+    of_listeners.chain(of_upstreams).map(end)
 }
 
 /// How many are let in.

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus::IntGauge;
+
 use crate::command::{NoTarget, Pace, Progress, ServerOf, Target};
 use crate::config::{Removed, State};
 use crate::exchange::Front;
@@ -18,12 +20,14 @@ use crate::upstream::leaving::Leaving;
 use crate::upstream::{Server, ServerId, Upstream};
 
 /// All of them, by target: there is one at a time for each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Drains {
     next_id: u64,
     known: Vec<Known>,
     /// The servers that are down and whose relays end for it, and until when they do.
     lost: Vec<(ServerId, DrainId, Instant)>,
+    /// How many of the known ones go on.
+    count: IntGauge,
 }
 
 #[derive(Debug)]
@@ -42,6 +46,11 @@ struct Known {
 }
 
 impl Drains {
+    /// None yet; `count` says how many there are.
+    pub(super) fn new(count: IntGauge) -> Self {
+        Self { next_id: 0, known: Vec::new(), lost: Vec::new(), count }
+    }
+
     /// Begins to drain `target` of what `front` serves; again from the start if it is drained
     /// already.
     pub(super) async fn begin(
@@ -74,6 +83,7 @@ impl Drains {
         let known = Known { id, target, began, spread, timeout, open_before, servers, is_of_removed, is_over };
         let progress = known.progress();
         self.known.push(known);
+        self.tell();
         progress
     }
 
@@ -181,6 +191,7 @@ impl Drains {
         self.next_id = next_id;
         // Of what is gone nothing has to be undone.
         self.known.retain(|known| !(known.is_over && known.is_of_removed));
+        self.tell();
     }
 
     async fn forget(&mut self, target: &Target, workers: &Workers) {
@@ -190,6 +201,13 @@ impl Drains {
                 tracing::error!("drain: {target}: a worker has not heard that it is over");
             }
         }
+        self.tell();
+    }
+
+    /// How many go on.
+    fn tell(&self) {
+        let count = self.known.iter().filter(|known| !known.is_over).count();
+        self.count.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

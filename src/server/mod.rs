@@ -166,6 +166,7 @@ impl Server {
         if let Some(offer) = &mut offer {
             assembly.inherit(std::mem::take(&mut offer.knowledge));
         }
+        let drains = Drains::new(assembly.observer.metrics.drains.clone());
         let mut upkeep = runtime.block_on(Upkeep::begin(&config, &assembly.servers, &assembly.observer.metrics));
         let service = Arc::new(Service::new(Arc::new(assembly.front(&config, &upkeep.findings(), None))));
 
@@ -191,7 +192,7 @@ impl Server {
             posts,
             crew,
             workers,
-            drains: Drains::default(),
+            drains,
             rebalancer: Rebalancer::default(),
             admin,
             admin_task: None,

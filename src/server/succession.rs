@@ -236,6 +236,7 @@ impl Control {
             Ok(reason) => Some(reason),
             Err(error) => {
                 tracing::error!("hand-over: failed, going on as before: {error}");
+                self.assembly.observer.metrics.hand_overs_failed.inc();
                 None
             }
         }
@@ -254,6 +255,7 @@ impl Control {
             Ok(started) => started,
             Err(error) => {
                 tracing::error!("SIGUSR2: cannot start the next process, going on as before: {error}");
+                self.assembly.observer.metrics.hand_overs_failed.inc();
                 return None;
             }
         };
@@ -268,10 +270,12 @@ impl Control {
                 },
                 end = ended(&mut child) => {
                     tracing::error!("SIGUSR2: the next process has ended with {end}; going on as before");
+                    self.assembly.observer.metrics.hand_overs_failed.inc();
                     return None;
                 }
                 () = sleep_until(until) => {
                     tracing::error!("SIGUSR2: the next process does not ask for anything; going on as before");
+                    self.assembly.observer.metrics.hand_overs_failed.inc();
                     break None;
                 }
                 _ = signals.terminate.recv() => break Some(Reason::Signal("SIGTERM")),

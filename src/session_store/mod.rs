@@ -46,6 +46,7 @@ impl SessionStore {
     /// A store that knows nothing yet. Connects to nothing either, before it is first asked.
     pub fn new(config: &config::SessionStore, metrics: &Metrics) -> Self {
         let metrics = metrics.session_store();
+        metrics.max.set(i64::try_from(config.sessions).unwrap_or(i64::MAX));
         Self {
             config: config.clone(),
             memory: Memory::new(config.sessions, config.idle),

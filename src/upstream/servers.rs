@@ -114,6 +114,7 @@ impl Servers {
         if let Some(server) = known.servers.get(&key).and_then(Weak::upgrade) {
             server.weight.store(config.weight, Ordering::Relaxed);
             server.state.store(config.state as u8, Ordering::Relaxed);
+            server.tell_of_share();
             server.turn(server.health.follow(rules, now));
             return server;
         }
@@ -142,6 +143,7 @@ impl Servers {
             upstream: upstream.name.clone(),
             news: self.news.clone(),
         });
+        server.tell_of_share();
         known.servers.insert(key, Arc::downgrade(&server));
         server
     }
@@ -197,6 +199,13 @@ impl Server {
     pub fn order(&self, state: Option<State>) {
         *self.leaving() = None;
         self.ordered.store(state.map_or(NO_STATE, |state| state as u8), Ordering::Relaxed);
+        self.tell_of_share();
+    }
+
+    /// Puts into its metrics what it may get, and how much of it.
+    fn tell_of_share(&self) {
+        self.metrics.is_in(self.state());
+        self.metrics.weight.set(self.weight.load(Ordering::Relaxed).into());
     }
 
     /// Nobody new comes from now on, and its sessions leave it.
