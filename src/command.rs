@@ -1,12 +1,18 @@
 //! What operators ask of the process while it runs, from wherever: signals, the admin address, the
-//! command line. One desk takes it all, so that nothing happens at the same time as anything else.
+//! command line. One desk takes it all, so that nothing happens at the same time as anything else. How far
+//! it has got stands on a board, which can be read while the desk is busy, or closed.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::State;
+use crate::relay::departures::DrainId;
+use crate::upstream::Server;
 
 /// What is asked.
 #[derive(Debug)]
@@ -19,8 +25,6 @@ pub enum Command {
     Undrain(Target, oneshot::Sender<Result<(), NoTarget>>),
     /// To put a state in the place of that in the file, or the other way round.
     State(ServerOf, Option<State>, oneshot::Sender<Result<(), NoTarget>>),
-    /// To tell which drains there are.
-    Drains(oneshot::Sender<Vec<Progress>>),
     /// To tell which relays of the upstream of this name would move, and where to.
     Plan(String, oneshot::Sender<Option<Plan>>),
 }
@@ -98,6 +102,53 @@ pub struct Progress {
     pub is_over: bool,
 }
 
+/// A drain, for as long as it goes on or has not been undone.
+#[derive(Clone, Debug)]
+pub struct Underway {
+    /// Names it among all drains of the process.
+    pub id: DrainId,
+    /// What is drained.
+    pub target: Target,
+    /// When it began.
+    pub began: Instant,
+    /// Over what time ends are spread.
+    pub spread: Duration,
+    /// How long it may take in all.
+    pub timeout: Duration,
+    /// Exchanges and relays when it began.
+    pub open_before: usize,
+    /// Whose connections are counted.
+    pub servers: Vec<Arc<Server>>,
+    /// The server is none of its upstream's any more, so nobody can send clients there, or undo it.
+    pub is_of_removed: bool,
+    /// Whether nobody is left, or the time is over.
+    pub is_over: bool,
+}
+
+impl Underway {
+    /// How far it has got.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            target: self.target.clone(),
+            elapsed: self.began.elapsed(),
+            spread: self.spread,
+            timeout: self.timeout,
+            open_before: self.open_before,
+            open: self.servers.iter().map(|server| server.connections()).sum(),
+            is_over: self.is_over,
+        }
+    }
+}
+
+/// What everybody may read of what has been asked.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// The drains there are, as they came.
+    pub drains: ArcSwap<Vec<Underway>>,
+    /// Of each upstream that is rebalanced by itself, how many strays were found when they were looked for last.
+    pub strays: ArcSwap<AHashMap<String, usize>>,
+}
+
 /// There is nothing of this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no {0}")]
@@ -108,7 +159,11 @@ pub type Reloaded = Result<Vec<String>, String>;
 
 /// Where commands are given.
 #[derive(Clone, Debug)]
-pub struct Desk(mpsc::Sender<Command>);
+pub struct Desk {
+    commands: mpsc::Sender<Command>,
+    /// What has come of them.
+    pub board: Arc<Board>,
+}
 
 /// Commands that may wait for their turn.
 const WAITING_MAX: usize = 16;
@@ -122,7 +177,7 @@ impl Desk {
     /// A desk, and what is given there, in order.
     pub fn new() -> (Self, mpsc::Receiver<Command>) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        (Self(sender), receiver)
+        (Self { commands: sender, board: Arc::default() }, receiver)
     }
 
     /// Has the configuration file read again.
@@ -158,11 +213,8 @@ impl Desk {
     }
 
     /// The drains there are, and those that are over and not undone.
-    ///
-    /// # Errors
-    /// When nobody obeys any more.
-    pub async fn drains(&self) -> Result<Vec<Progress>, Closed> {
-        self.ask(Command::Drains).await
+    pub fn drains(&self) -> Vec<Progress> {
+        self.board.drains.load().iter().map(Underway::progress).collect()
     }
 
     /// What would move in the upstream of this name; `None` when there is none.
@@ -175,7 +227,7 @@ impl Desk {
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Closed> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(command(reply)).map_err(|_| Closed)?;
+        self.commands.try_send(command(reply)).map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }

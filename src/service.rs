@@ -45,6 +45,11 @@ impl Service {
         *self.stopping.borrow() || self.is_drained.load(Ordering::Relaxed)
     }
 
+    /// Whether balancers are told to send nobody because the process is drained.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
+    }
+
     /// Whether the process is drained.
     pub fn drain(&self, is_drained: bool) {
         self.is_drained.store(is_drained, Ordering::Relaxed);

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{as_json, text};
-use crate::command::{Closed, Desk, NoTarget, Pace, Progress, ServerOf, Target};
+use super::answer::{as_json, text, wrong};
+use super::status::Drain;
+use crate::command::{Closed, Desk, NoTarget, Pace, ServerOf, Target};
 use crate::config::{State, duration_within};
 
 /// Begins to drain what the query string names.
@@ -18,7 +19,7 @@ pub(super) async fn drain(desk: &Desk, query: &str) -> Response<Vec<u8>> {
     };
     let pace = Pace { spread: asked.spread, timeout: asked.timeout };
     match asked.target() {
-        Ok(target) => done(desk.drain(target, pace).await, |progress| as_json(&shown(&progress))),
+        Ok(target) => done(desk.drain(target, pace).await, |progress| as_json(&Drain::of(&progress))),
         Err(mistake) => wrong(&mistake),
     }
 }
@@ -48,8 +49,8 @@ pub(super) async fn state(desk: &Desk, query: &str) -> Response<Vec<u8>> {
 }
 
 /// The drains there are.
-pub(super) async fn list(desk: &Desk) -> Response<Vec<u8>> {
-    done(desk.drains().await.map(Ok), |drains| as_json(&drains.iter().map(shown).collect::<Value>()))
+pub(super) fn list(desk: &Desk) -> Response<Vec<u8>> {
+    as_json(&desk.drains().iter().map(Drain::of).collect::<Vec<_>>())
 }
 
 /// What would move in an upstream if it were rebalanced now.
@@ -72,10 +73,6 @@ pub(super) async fn plan(desk: &Desk, query: &str) -> Response<Vec<u8>> {
     })
 }
 
-fn wrong(mistake: &str) -> Response<Vec<u8>> {
-    text(StatusCode::BAD_REQUEST, &format!("{mistake}\n"))
-}
-
 fn done<T>(
     result: Result<Result<T, NoTarget>, Closed>,
     answer: impl FnOnce(T) -> Response<Vec<u8>>,
@@ -85,24 +82,6 @@ fn done<T>(
         Ok(Err(no_target)) => text(StatusCode::NOT_FOUND, &format!("{no_target}\n")),
         Err(closed) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{closed}\n")),
     }
-}
-
-fn shown(progress: &Progress) -> Value {
-    let (upstream, server) = match &progress.target {
-        Target::Process => (None, None),
-        Target::Upstream(name) => (Some(name), None),
-        Target::Server(ServerOf { upstream, server }) => (Some(upstream), Some(server)),
-    };
-    json!({
-        "upstream": upstream,
-        "server": server,
-        "elapsed_seconds": progress.elapsed.as_secs_f64(),
-        "spread_seconds": progress.spread.as_secs_f64(),
-        "timeout_seconds": progress.timeout.as_secs_f64(),
-        "open_before": progress.open_before,
-        "open": progress.open,
-        "is_over": progress.is_over,
-    })
 }
 
 /// What a query string says.

@@ -1,16 +1,18 @@
 //! The admin address: metrics, health and relays, for operators and orchestrators.
 
+mod answer;
 mod drains;
 mod guard;
+mod process;
 mod relays;
+pub mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use pingora::apps::ServerApp;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
@@ -22,6 +24,10 @@ use crate::relay::inbox::Workers;
 use crate::service::Service;
 use crate::socket::{Socket, Transport};
 
+use answer::{as_json, not_allowed, refused, text};
+pub use process::{InForce, Process};
+use status::Status;
+
 /// What the admin address serves.
 #[derive(Debug)]
 pub struct Admin {
@@ -29,6 +35,8 @@ pub struct Admin {
     service: Arc<Service>,
     workers: Arc<Workers>,
     desk: Desk,
+    /// What is known of the process.
+    pub process: Process,
 }
 
 /// Serves the admin address for as long as nobody aborts it.
@@ -64,7 +72,7 @@ impl ServeHttp for App {
 impl Admin {
     /// Serves whoever brings `token`, if there is one.
     pub fn new(service: Arc<Service>, workers: Arc<Workers>, desk: Desk, token: Option<Token>) -> Self {
-        Self { token: ArcSwapOption::from_pointee(token), service, workers, desk }
+        Self { token: ArcSwapOption::from_pointee(token), service, workers, desk, process: Process::new() }
     }
 
     /// Another one has to be brought from now on.
@@ -92,9 +100,10 @@ impl Admin {
             }
             ("/reload" | "/drain" | "/undrain" | "/state", _) => not_allowed("POST"),
             _ if !is_reading => not_allowed("GET, HEAD"),
+            ("/api/v1/status", _) => as_json(&Status::of(self)),
             ("/relays", _) => relays::list(&self.workers, query).await,
             ("/rebalance", _) => drains::plan(&self.desk, query).await,
-            ("/drains", _) => drains::list(&self.desk).await,
+            ("/drains", _) => drains::list(&self.desk),
             ("/metrics", _) => self.metrics(),
             ("/healthz", _) => text(StatusCode::OK, "ok\n"),
             ("/readyz", _) if self.service.is_leaving() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
@@ -127,54 +136,6 @@ impl Admin {
 
     fn metrics(&self) -> Response<Vec<u8>> {
         let (metrics, content_type) = self.service.observer.metrics.scrape();
-        let mut response = answer(StatusCode::OK, metrics);
-        if let Ok(content_type) = content_type.parse() {
-            response.headers_mut().insert(CONTENT_TYPE, content_type);
-        }
-        response
+        answer::answer(StatusCode::OK, metrics, &content_type)
     }
-}
-
-fn refused(refusal: guard::Refusal) -> Response<Vec<u8>> {
-    match refusal {
-        guard::Refusal::Host => {
-            text(StatusCode::FORBIDDEN, "without a token only addresses and localhost are answered here\n")
-        }
-        guard::Refusal::Browser => text(
-            StatusCode::FORBIDDEN,
-            "a page of another site may not ask for this; send X-Steadfast: 1 if you are none\n",
-        ),
-        guard::Refusal::Token => {
-            let mut response = text(StatusCode::UNAUTHORIZED, "this needs Authorization: Bearer and the token\n");
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"steadfast\""));
-            response
-        }
-    }
-}
-
-fn not_allowed(methods: &'static str) -> Response<Vec<u8>> {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &format!("only {methods} is answered here\n"));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-    response
-}
-
-fn text(status: StatusCode, text: &str) -> Response<Vec<u8>> {
-    answer(status, text.into())
-}
-
-fn as_json(value: &serde_json::Value) -> Response<Vec<u8>> {
-    let mut response = answer(StatusCode::OK, format!("{value}\n").into_bytes());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-fn answer(status: StatusCode, body: Vec<u8>) -> Response<Vec<u8>> {
-    let length = body.len();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(CONTENT_LENGTH, length.into());
-    response
 }

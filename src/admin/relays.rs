@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{as_json, text};
+use super::answer::{as_json, text};
 use crate::relay::inbox::{Description, Ended, First, Id, Listing, Query, Workers};
 use crate::relay::{EndReason, Kind};
 

@@ -6,6 +6,7 @@
 
 mod definitions;
 mod servers;
+mod totals;
 
 use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -29,6 +30,8 @@ use crate::relay::websocket::Counts;
 use crate::relay::{EndReason, Kind, Resumption, Untouched};
 use crate::tls;
 use crate::upstream::pace::Passage;
+
+pub use totals::{RefusedConnections, Sums, Totals};
 
 /// All metrics of the process.
 #[derive(Debug)]

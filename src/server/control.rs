@@ -23,7 +23,7 @@ use super::sockets::bind_shared;
 use super::succession::{self, Door, Program};
 use super::upkeep::{News, Upkeep};
 use super::worker::Assignment;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, InForce};
 use crate::command::{Command, Reloaded, Target};
 use crate::config::{self, Config, OnDown};
 use crate::listener::Listener;
@@ -184,7 +184,6 @@ impl Control {
                 drop(reply.send(self.drains.set_state(server, state, &front, &workers).await));
             }
             Command::Plan(upstream, reply) => drop(reply.send(rebalance::plan(&upstream, &front, &workers).await)),
-            Command::Drains(reply) => drop(reply.send(self.drains.progress())),
         }
     }
 
@@ -231,6 +230,7 @@ impl Control {
             Err(why) => tracing::error!("{asked_by}: refused, nothing has changed: {why}"),
         }
         self.assembly.observer.metrics.reloaded(reloaded.is_ok());
+        self.admin.process.reloaded(&reloaded);
         reloaded
     }
 
@@ -271,7 +271,14 @@ impl Control {
             tokio::task::spawn_blocking(|| writer.join());
         }
         self.config = config;
+        self.tell_admin();
         Ok(changes)
+    }
+
+    /// Notes for operators what is in force now.
+    pub(super) fn tell_admin(&self) {
+        let addresses = self.posts.iter().map(|post| post.address).collect();
+        self.admin.process.puts_in_force(InForce { config: Arc::new(self.config.clone()), addresses });
     }
 
     /// The posts of `config`: those that stay with the listener that they get, and new ones.

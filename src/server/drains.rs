@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 
-use crate::command::{NoTarget, Pace, Progress, ServerOf, Target};
+use crate::command::{Board, NoTarget, Pace, Progress, ServerOf, Target, Underway};
 use crate::config::{Removed, State};
 use crate::exchange::Front;
 use crate::relay::EndReason;
@@ -23,32 +23,19 @@ use crate::upstream::{Server, ServerId, Upstream};
 #[derive(Debug)]
 pub(super) struct Drains {
     next_id: u64,
-    known: Vec<Known>,
+    known: Vec<Underway>,
+    /// Where they are shown.
+    board: Arc<Board>,
     /// The servers that are down and whose relays end for it, and until when they do.
     lost: Vec<(ServerId, DrainId, Instant)>,
     /// How many of the known ones go on.
     count: IntGauge,
 }
 
-#[derive(Debug)]
-struct Known {
-    id: DrainId,
-    target: Target,
-    began: Instant,
-    spread: Duration,
-    timeout: Duration,
-    open_before: usize,
-    /// Whose connections are counted.
-    servers: Vec<Arc<Server>>,
-    /// The server is none of its upstream's any more, so nobody can send clients there, or undo it.
-    is_of_removed: bool,
-    is_over: bool,
-}
-
 impl Drains {
-    /// None yet; `count` says how many there are.
-    pub(super) fn new(count: IntGauge) -> Self {
-        Self { next_id: 0, known: Vec::new(), lost: Vec::new(), count }
+    /// None yet; those that come are shown on `board`, and `count` says how many of them go on.
+    pub(super) fn new(board: Arc<Board>, count: IntGauge) -> Self {
+        Self { next_id: 0, known: Vec::new(), board, lost: Vec::new(), count }
     }
 
     /// Begins to drain `target` of what `front` serves; again from the start if it is drained
@@ -80,10 +67,10 @@ impl Drains {
         let with_newcomers = matches!(target, Target::Server(_));
         tell(workers, Drain { id, whose, reason: EndReason::Drained, spread, with_newcomers }).await;
         let is_over = false;
-        let known = Known { id, target, began, spread, timeout, open_before, servers, is_of_removed, is_over };
+        let known = Underway { id, target, began, spread, timeout, open_before, servers, is_of_removed, is_over };
         let progress = known.progress();
         self.known.push(known);
-        self.tell();
+        self.show();
         progress
     }
 
@@ -92,7 +79,7 @@ impl Drains {
     pub(super) async fn follow(&mut self, before: &Front, after: &Front, workers: &Workers) {
         let ids = |front: &Front| front.upstreams.iter().flat_map(|it| &it.servers).map(|it| it.id).collect::<Vec<_>>();
         let there = ids(after);
-        let is_back = |known: &&Known| known.is_of_removed && known.servers.iter().any(|it| there.contains(&it.id));
+        let is_back = |known: &&Underway| known.is_of_removed && known.servers.iter().any(|it| there.contains(&it.id));
         let back: Vec<_> = self.known.iter().filter(is_back).map(|known| known.target.clone()).collect();
         for target in back {
             tracing::info!("drain: {target}: it is back, so whoever has not left stays");
@@ -137,11 +124,6 @@ impl Drains {
         Ok(())
     }
 
-    /// Those there are, as they came.
-    pub(super) fn progress(&self) -> Vec<Progress> {
-        self.known.iter().map(Known::progress).collect()
-    }
-
     /// Whether any goes on.
     pub(super) fn is_any(&self) -> bool {
         !self.lost.is_empty() || self.known.iter().any(|known| !known.is_over)
@@ -175,7 +157,7 @@ impl Drains {
             let Progress { target, elapsed, open, .. } = known.progress();
             let is_late = elapsed >= known.timeout;
             // Of an upstream or the process somebody is always there.
-            let is_done = if known.whose_newcomers_stay() { elapsed >= known.spread } else { open == 0 };
+            let is_done = if !matches!(target, Target::Server(_)) { elapsed >= known.spread } else { open == 0 };
             if is_done || is_late {
                 known.is_over = true;
                 tracing::info!("drain: {target}: done after {}s, {open} open", elapsed.as_secs());
@@ -191,7 +173,7 @@ impl Drains {
         self.next_id = next_id;
         // Of what is gone nothing has to be undone.
         self.known.retain(|known| !(known.is_over && known.is_of_removed));
-        self.tell();
+        self.show();
     }
 
     async fn forget(&mut self, target: &Target, workers: &Workers) {
@@ -201,31 +183,13 @@ impl Drains {
                 tracing::error!("drain: {target}: a worker has not heard that it is over");
             }
         }
-        self.tell();
+        self.show();
     }
 
-    /// How many go on.
-    fn tell(&self) {
+    fn show(&self) {
         let count = self.known.iter().filter(|known| !known.is_over).count();
         self.count.set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-}
-
-impl Known {
-    fn progress(&self) -> Progress {
-        Progress {
-            target: self.target.clone(),
-            elapsed: self.began.elapsed(),
-            spread: self.spread,
-            timeout: self.timeout,
-            open_before: self.open_before,
-            open: open(&self.servers),
-            is_over: self.is_over,
-        }
-    }
-
-    fn whose_newcomers_stay(&self) -> bool {
-        !matches!(self.target, Target::Server(_))
+        self.board.drains.store(Arc::new(self.known.clone()));
     }
 }
 

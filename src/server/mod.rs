@@ -166,7 +166,7 @@ impl Server {
         if let Some(offer) = &mut offer {
             assembly.inherit(std::mem::take(&mut offer.knowledge));
         }
-        let drains = Drains::new(assembly.observer.metrics.drains.clone());
+        let drains = assembly.observer.metrics.drains.clone();
         let mut upkeep = runtime.block_on(Upkeep::begin(&config, &assembly.servers, &assembly.observer.metrics));
         let service = Arc::new(Service::new(Arc::new(assembly.front(&config, &upkeep.findings(), None))));
 
@@ -180,6 +180,7 @@ impl Server {
         });
         let threads = threads.collect::<io::Result<Vec<_>>>()?;
         let (desk, commands) = Desk::new();
+        let board = desk.board.clone();
         let token = config.admin.as_ref().and_then(|admin| admin.token.clone());
         let workers = Arc::new(workers);
         let admin = Arc::new(Admin::new(service.clone(), workers.clone(), desk, token));
@@ -192,8 +193,8 @@ impl Server {
             posts,
             crew,
             workers,
-            drains,
-            rebalancer: Rebalancer::default(),
+            drains: Drains::new(board.clone(), drains),
+            rebalancer: Rebalancer::new(board),
             admin,
             admin_task: None,
             admin_socket: None,
@@ -208,6 +209,7 @@ impl Server {
             if let Some(offer) = offer {
                 control.take_over(offer, lives).await?;
             }
+            control.tell_admin();
             control.door.iter_mut().for_each(Door::hang);
             control.posts.iter().for_each(|post| control.assign(post));
             if let Some(socket) = admin_socket {

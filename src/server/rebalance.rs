@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 
-use crate::command::Plan;
+use crate::command::{Board, Plan};
 use crate::config::Rebalance;
 use crate::exchange::Front;
 use crate::relay::EndReason;
@@ -22,23 +22,40 @@ pub(super) const EVERY: Duration = Duration::from_secs(3);
 const MOVES_MAX: usize = 1000;
 
 /// The pace of each upstream that has one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rebalancer {
     budgets: AHashMap<String, (Budget, Instant)>,
+    /// Where it is shown how many strays there are.
+    board: Arc<Board>,
 }
 
 impl Rebalancer {
+    /// None yet; the strays that are found are shown on `board`.
+    pub(super) fn new(board: Arc<Board>) -> Self {
+        Self { budgets: AHashMap::new(), board }
+    }
+
     /// Moves those whose time has come. To be called about [`EVERY`] so often.
     pub(super) async fn look(&mut self, front: &Front, workers: &Workers, now: Instant) {
         self.budgets.retain(|name, _| front.upstreams.iter().any(|it| it.name == *name && it.rebalance.is_some()));
+        let mut strays = AHashMap::new();
         for upstream in &front.upstreams {
             if let Some(rebalance) = upstream.rebalance {
-                self.rebalance(upstream, rebalance, workers, now).await;
+                let found = self.rebalance(upstream, rebalance, workers, now).await;
+                strays.insert(upstream.name.clone(), found);
             }
         }
+        self.board.strays.store(Arc::new(strays));
     }
 
-    async fn rebalance(&mut self, upstream: &Arc<Upstream>, rebalance: Rebalance, workers: &Workers, now: Instant) {
+    /// Returns how many strays there were.
+    async fn rebalance(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        rebalance: Rebalance,
+        workers: &Workers,
+        now: Instant,
+    ) -> usize {
         let found = find(upstream, rebalance.min_age, MOVES_MAX, workers).await;
         let (budget, since) = self.budgets.entry(upstream.name.clone()).or_insert((Budget::default(), now));
         // A look that came late is not made up for.
@@ -47,13 +64,14 @@ impl Rebalancer {
         let moves = budget.take(found.relays, rebalance.per_minute, elapsed);
         let moving: ahash::AHashSet<_> = found.oldest.iter().take(moves).map(|stray| stray.id).collect();
         if moving.is_empty() {
-            return;
+            return found.strays;
         }
         let name = &upstream.name;
         tracing::info!("rebalance: upstream {name}: {} of {} strays move on", moving.len(), found.strays);
         if !workers.end_these(moving, EndReason::Rebalanced).await {
             tracing::error!("rebalance: upstream {name}: a worker has not heard of it");
         }
+        found.strays
     }
 }
 

@@ -211,6 +211,8 @@ impl Program {
 impl Control {
     /// Hands everything over to the process at the other end of `stream`; `None` when this one goes on.
     pub(super) async fn admit_next(&mut self, stream: UnixStream, signals: &mut Signals) -> Option<Reason> {
+        let admin = self.admin.clone();
+        admin.process.hands_over(true);
         let given = async {
             let heir = tokio::select! {
                 heir = async { old::prepare(Channel::new(stream)?, hello(), self).await } => heir?,
@@ -228,7 +230,9 @@ impl Control {
             );
             Ok::<_, Broken>(Reason::HandedOver(given.pid))
         };
-        match given.await {
+        let given = given.await;
+        admin.process.hands_over(matches!(given, Ok(Reason::HandedOver(_))));
+        match given {
             Ok(Reason::HandedOver(pid)) => {
                 self.manager.tell(&format!("MAINPID={pid}"));
                 Some(Reason::HandedOver(pid))

@@ -69,6 +69,16 @@ pub enum FoundBy {
     Clients,
 }
 
+impl FoundBy {
+    /// The word for operators.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Checks => "checks",
+            Self::Clients => "clients",
+        }
+    }
+}
+
 /// A server has come up or gone down. Each is told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transition {
@@ -96,8 +106,28 @@ pub struct Health {
     down_since: Option<Instant>,
     /// Since when it warms up.
     warming_since: Option<Instant>,
+    /// When it has come up or gone down last; `None` when it never has.
+    turned: Option<Instant>,
+    /// Who has put it down last.
+    found_by: Option<FoundBy>,
     /// What has put it down last.
     reason: Box<str>,
+}
+
+/// How a server is, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether it is up.
+    pub is_up: bool,
+    /// When it has come up or gone down last, or appeared.
+    pub since: Instant,
+    /// Who has put it down last, and what happened then, in words; `None`: nobody ever has.
+    pub last_down: Option<(FoundBy, Box<str>)>,
+    /// What checks say: `unchecked`, `passing` or `failing`; `None`: there are none.
+    pub checks: Option<&'static str>,
+    /// What clients have met: `well`, `failing` (not often enough yet), `out` or `on_trial`; `None`: their
+    /// failures do not matter.
+    pub clients: Option<&'static str>,
 }
 
 /// What the checks say.
@@ -155,6 +185,8 @@ impl Health {
             clients: Clients::WELL,
             down_since: None,
             warming_since: None,
+            turned: None,
+            found_by: None,
             reason: "".into(),
         }
     }
@@ -258,6 +290,28 @@ impl Health {
         since.map_or(WARM, |since| warmth(since, self.rules.slow_start))
     }
 
+    /// How it is at `now`; it appeared when it `began`.
+    pub fn report(&self, now: Instant, began: Instant) -> Report {
+        let checks = match self.checks {
+            Checks::Unchecked => "unchecked",
+            Checks::Passing(_) => "passing",
+            Checks::Failing(_) => "failing",
+        };
+        let clients = match self.clients {
+            Clients::Well { failures: 0, .. } => "well",
+            Clients::Well { .. } => "failing",
+            Clients::Out { until, .. } if until <= now => "on_trial",
+            Clients::Out { .. } => "out",
+        };
+        Report {
+            is_up: self.is_up(),
+            since: self.turned.unwrap_or(began),
+            last_down: self.found_by.map(|found_by| (found_by, self.reason.clone())),
+            checks: self.rules.checks.map(|_| checks),
+            clients: self.rules.clients.map(|_| clients),
+        }
+    }
+
     fn door(&self) -> Door {
         match (self.checks, self.clients) {
             (Checks::Failing(_), _) => Door::Shut,
@@ -270,11 +324,14 @@ impl Health {
         match (self.down_since, self.door()) {
             (None, Door::Shut | Door::ShutUntil(_)) => {
                 self.down_since = Some(now);
+                self.turned = Some(now);
+                self.found_by = Some(found_by);
                 self.warming_since = None;
                 Some(Transition::Down { found_by, reason: self.reason.clone() })
             }
             (Some(since), Door::Open) => {
                 self.down_since = None;
+                self.turned = Some(now);
                 self.warming_since = Some(now);
                 Some(Transition::Up { after: now.saturating_duration_since(since) })
             }
@@ -401,6 +458,11 @@ impl HealthCell {
     /// Since when it is down, and what has put it down, in words.
     pub fn down(&self) -> Option<(Instant, Box<str>)> {
         self.lock().down().map(|(since, reason)| (since, reason.into()))
+    }
+
+    /// How it is at `now`.
+    pub fn report(&self, now: Instant) -> Report {
+        self.lock().report(now, self.began)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Health) -> T) -> T {

@@ -209,21 +209,32 @@ impl Upstream {
     /// a few more than that are no matter.
     pub fn excess(&self) -> Vec<(ServerId, usize)> {
         let now = Instant::now();
+        let weights = self.portions(now);
+        let (open, all) = (self.servers.iter().map(|it| it.connections()).sum::<usize>(), weights.iter().sum::<u64>());
+        let above = |(server, weight): (&Arc<Server>, u64)| {
+            let share = (open as u64 * weight).div_ceil(all.max(1));
+            let enough = share + share / 10 + SHARE_SLACK;
+            let above = (server.connections() as u64).saturating_sub(enough);
+            (server.id, usize::try_from(above).unwrap_or_default())
+        };
+        self.servers.iter().zip(weights).map(above).collect()
+    }
+
+    /// What of its clients each of its servers should have at `now`, as a number beside those of the others: by
+    /// weight, as far as they are warm, among those that take clients and are up, if any is.
+    pub fn portions(&self, now: Instant) -> Vec<u64> {
         let is_any_up = self.has_servers_up(now);
-        let candidates: Vec<_> = self.servers.iter().map(|server| server.candidate(now)).collect();
-        let weight = |at: usize| {
-            let Candidate { weight, warmth, is_up, state, .. } = candidates[at];
+        let portion = |server: &Arc<Server>| {
+            let Candidate { weight, warmth, is_up, state, .. } = server.candidate(now);
             let takes_some = state.takes_clients() && (is_up || !is_any_up);
             if takes_some { u64::from(weight) * u64::from(warmth) } else { 0 }
         };
-        let (open, weights) =
-            (candidates.iter().map(|it| it.open).sum::<usize>(), (0..candidates.len()).map(weight).sum::<u64>());
-        let above = |at: usize| {
-            let share = (open as u64 * weight(at)).div_ceil(weights.max(1));
-            let enough = share + share / 10 + SHARE_SLACK;
-            usize::try_from((candidates[at].open as u64).saturating_sub(enough)).unwrap_or_default()
-        };
-        self.servers.iter().enumerate().map(|(at, server)| (server.id, above(at))).collect()
+        self.servers.iter().map(portion).collect()
+    }
+
+    /// What the doctor finds wrong with its affinity at the moment, each with its sentence.
+    pub fn findings(&self) -> Vec<(doctor::Finding, String)> {
+        self.doctor.findings()
     }
 
     /// Waits for the turn of somebody who comes to stay, if they have to.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use ahash::AHashMap;
 use tokio::sync::broadcast;
 
-use super::health::{FoundBy, HealthCell, Rules, Transition};
+use super::health::{FoundBy, HealthCell, Report, Rules, Transition};
 use super::leaving::Leaving;
 use crate::balance::Candidate;
 use crate::config::{self, State};
@@ -177,6 +177,11 @@ impl Server {
     /// Whether it is up, as far as checks and clients know.
     pub fn is_up(&self) -> bool {
         self.health.is_up()
+    }
+
+    /// How it is at `now`, in every respect.
+    pub fn report(&self, now: Instant) -> Report {
+        self.health.report(now)
     }
 
     /// Since when it is down, and what has put it down, in words.

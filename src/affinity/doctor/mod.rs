@@ -19,7 +19,7 @@ mod judge;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use http::HeaderMap;
@@ -183,6 +183,12 @@ impl Doctor {
         self.compare(&[Finding::DamagedHandshakes], self.patient.judge_handshakes(shaken))
     }
 
+    /// What is so at the moment, each with its sentence as the last window has it.
+    pub fn findings(&self) -> Vec<(Finding, String)> {
+        let sentence = |finding: Finding| Some((finding, self.charts[finding as usize].sentence()?));
+        Finding::ALL.into_iter().filter_map(sentence).collect()
+    }
+
     fn count_tag(&self, tag: Tag) -> Vec<News> {
         match tag {
             Tag::UnknownServer => drop(self.unknown.fetch_add(1, Relaxed)),
@@ -344,7 +350,9 @@ impl Suspect {
 #[derive(Default)]
 struct Chart {
     is_so: AtomicBool,
-    /// Its sentence has been said,
+    /// Its sentence while it is so.
+    sentence: Mutex<Option<String>>,
+    /// It has been said,
     is_said: AtomicBool,
     /// and that it is over.
     is_over_said: AtomicBool,
@@ -353,6 +361,7 @@ struct Chart {
 impl Chart {
     fn note(&self, finding: Finding, sentence: Option<String>) -> Option<News> {
         let is_so = sentence.is_some();
+        self.lock().clone_from(&sentence);
         if self.is_so.swap(is_so, Relaxed) == is_so {
             return None;
         }
@@ -361,6 +370,14 @@ impl Chart {
             None => (!self.is_over_said.swap(true, Relaxed)).then(|| "no longer so in the last window".to_owned()),
         };
         Some(News { finding, is_so, line })
+    }
+
+    fn sentence(&self) -> Option<String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.sentence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
