@@ -63,6 +63,12 @@ pub struct Query {
     pub upstream: Option<String>,
     /// Only with the server of this name.
     pub server: Option<String>,
+    /// Only this one.
+    pub id: Option<Id>,
+    /// Only of this client.
+    pub client: Option<IpAddr>,
+    /// Only those that are as old as this, to a tenth of a second.
+    pub min_age: Duration,
     /// Which come first.
     pub first: First,
     /// Only those behind this one, in that order.
@@ -78,7 +84,17 @@ impl Query {
 
 impl Default for Query {
     fn default() -> Self {
-        Self { kind: None, upstream: None, server: None, first: First::Newest, after: None, limit: 100 }
+        Self {
+            kind: None,
+            upstream: None,
+            server: None,
+            id: None,
+            client: None,
+            min_age: Duration::ZERO,
+            first: First::Newest,
+            after: None,
+            limit: 100,
+        }
     }
 }
 
@@ -99,6 +115,14 @@ impl First {
             Self::Oldest => id.0,
         }
     }
+
+    /// Which one has this rank.
+    fn id(self, rank: u64) -> Id {
+        match self {
+            Self::Newest => Id(u64::MAX - rank),
+            Self::Oldest => Id(rank),
+        }
+    }
 }
 
 /// The first relays of a query, by id, while all are looked through.
@@ -107,12 +131,14 @@ pub struct Page<'a> {
     query: &'a Query,
     /// Rank and slot; the last one on top.
     best: BinaryHeap<(u64, u32)>,
+    /// There are others behind these.
+    is_cut: bool,
 }
 
 impl<'a> Page<'a> {
     /// An empty page of `query`.
     pub fn new(query: &'a Query) -> Self {
-        Self { query, best: BinaryHeap::new() }
+        Self { query, best: BinaryHeap::new(), is_cut: false }
     }
 
     /// Puts the relay `id` in `slot` on the page, if it belongs there.
@@ -123,11 +149,19 @@ impl<'a> Page<'a> {
         }
         if self.best.len() < self.query.limit {
             self.best.push((rank, slot));
-        } else if let Some(mut last) = self.best.peek_mut()
+            return;
+        }
+        self.is_cut = true;
+        if let Some(mut last) = self.best.peek_mut()
             && rank < last.0
         {
             *last = (rank, slot);
         }
+    }
+
+    /// The rank of the last one on the page, if there are others behind it.
+    pub fn horizon(&self) -> Option<u64> {
+        self.best.peek().filter(|_| self.is_cut).map(|(rank, _)| *rank)
     }
 
     /// Where they are.
@@ -164,8 +198,9 @@ pub struct Description {
 /// What comes back to whoever asked about relays.
 #[derive(Debug)]
 pub enum Answer {
-    /// From a worker: of how many of its relays the question was.
-    Count(usize),
+    /// From a worker: of how many of its relays the question was; and up to which rank it lists all of them, if not
+    /// to the last.
+    Count(usize, Option<u64>),
     /// From a relay.
     Relay(Description),
 }
@@ -217,6 +252,8 @@ pub struct Listing {
     pub relays: Vec<Description>,
     /// How many the query is about, on this page or not.
     pub count: usize,
+    /// Behind which one the next page begins; `None`: this is the last.
+    pub next: Option<Id>,
     /// Every worker and every relay has answered in time.
     pub is_complete: bool,
 }
@@ -257,12 +294,14 @@ impl Workers {
         let (asker, mut answers) = mpsc::channel(self.inboxes.len() * (query.limit + 1));
         let mut unheard = self.tell(|| Order::Describe(query.clone(), asker.clone()));
         drop(asker);
-        let mut listing = Listing { relays: Vec::new(), count: 0, is_complete: true };
+        let mut listing = Listing { relays: Vec::new(), count: 0, next: None, is_complete: true };
+        let mut horizon = None;
         let collected = timeout(ANSWERS_WITHIN, async {
             while let Some(answer) = answers.recv().await {
                 match answer {
-                    Answer::Count(count) => {
+                    Answer::Count(count, its_horizon) => {
                         listing.count += count;
+                        horizon = horizon.into_iter().chain(its_horizon).min();
                         unheard = unheard.saturating_sub(1);
                     }
                     Answer::Relay(description) => listing.relays.push(description),
@@ -270,8 +309,7 @@ impl Workers {
             }
         });
         listing.is_complete = collected.await.is_ok() && unheard == 0;
-        listing.relays.sort_unstable_by_key(|relay| query.first.rank(relay.id));
-        listing.relays.truncate(query.limit);
+        listing.cut(&query, horizon);
         listing
     }
 
@@ -363,6 +401,25 @@ impl Workers {
             Err(TrySendError::Closed(_)) => false,
         };
         self.inboxes.iter().filter(is_there).count()
+    }
+}
+
+impl Listing {
+    /// Brings it in order, and leaves what belongs on later pages to them. Behind the `horizon` a worker may have
+    /// relays that it has not listed: also when some that it has chosen for this page have ended since.
+    fn cut(&mut self, query: &Query, horizon: Option<u64>) {
+        let first = query.first;
+        self.relays.sort_unstable_by_key(|relay| first.rank(relay.id));
+        self.relays.retain(|relay| horizon.is_none_or(|horizon| first.rank(relay.id) <= horizon));
+        let is_cut = self.relays.len() > query.limit;
+        self.relays.truncate(query.limit);
+        let last = self.relays.last().map(|relay| relay.id).filter(|_| is_cut);
+        self.next = last.or(horizon.map(|rank| first.id(rank)));
+        // A client's traces are short.
+        let listed = self.relays.len();
+        self.relays
+            .retain(|relay| query.client.is_none_or(|client| relay.client.to_canonical() == client.to_canonical()));
+        self.count = self.count.saturating_sub(listed - self.relays.len());
     }
 }
 

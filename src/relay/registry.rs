@@ -8,6 +8,7 @@
 //! when they are asked: an idle relay does not pay for questions that nobody has.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
@@ -55,11 +56,42 @@ struct Occupant {
     server: u16,
     origin: Origin,
     began: Tick,
+    client: Trace,
     ending: Option<EndReason>,
     is_asked: bool,
     /// It has a moment to leave.
     is_departing: bool,
     is_to_pause: bool,
+}
+
+/// A client's address in four bytes: that of IPv4 itself, of others what is left of it. Two may look alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trace(u32);
+
+impl Trace {
+    fn of(client: IpAddr) -> Self {
+        match client.to_canonical() {
+            IpAddr::V4(client) => Self(client.to_bits()),
+            IpAddr::V6(client) => Self(crc32fast::hash(&client.octets())),
+        }
+    }
+}
+
+/// What a relay is, for whoever looks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Features<'a> {
+    /// What it carries.
+    pub kind: Kind,
+    /// Whose it is.
+    pub client: IpAddr,
+    /// Where its server belongs to.
+    pub upstream: &'a Arc<Upstream>,
+    /// Which of its servers it is.
+    pub server: u16,
+    /// What has chosen that.
+    pub origin: Origin,
+    /// Time since its request.
+    pub age: Duration,
 }
 
 /// What a relay is told that is to end.
@@ -139,11 +171,14 @@ impl Registry {
 }
 
 impl Occupant {
-    fn matches(&self, query: &Query) -> bool {
+    fn matches(&self, query: &Query, now: Tick) -> bool {
         let is_server = |name: &String| self.upstream.servers[usize::from(self.server)].name == *name;
         query.kind.is_none_or(|kind| kind == self.kind)
             && query.upstream.as_ref().is_none_or(|name| self.upstream.name == *name)
             && query.server.as_ref().is_none_or(is_server)
+            && query.id.is_none_or(|id| id == self.id)
+            && query.client.is_none_or(|client| Trace::of(client) == self.client)
+            && now.since(self.began) >= query.min_age
     }
 
     fn is_of(&self, whose: &Whose) -> bool {
@@ -180,14 +215,14 @@ impl Occupant {
 }
 
 impl Place {
-    /// A place for the relay whose task `waker` wakes, of `kind`, with this server of `upstream`, which
-    /// it has by `origin`, under a new id.
-    pub fn new(waker: &Waker, kind: Kind, upstream: &Arc<Upstream>, server: u16, origin: Origin) -> Self {
-        Self::again(Id(NEXT_ID.fetch_add(1, Ordering::Relaxed)), waker, kind, upstream, server, origin)
+    /// A place for the relay whose task `waker` wakes, under a new id.
+    pub fn new(waker: &Waker, features: Features<'_>) -> Self {
+        Self::again(Id(NEXT_ID.fetch_add(1, Ordering::Relaxed)), waker, features)
     }
 
     /// The same under the `id` that it had before it came to rest.
-    pub fn again(id: Id, waker: &Waker, kind: Kind, upstream: &Arc<Upstream>, server: u16, origin: Origin) -> Self {
+    pub fn again(id: Id, waker: &Waker, features: Features<'_>) -> Self {
+        let Features { kind, client, upstream, server, origin, age } = features;
         NEXT_ID.fetch_max(id.0.saturating_add(1), Ordering::Relaxed);
         let (waker, upstream) = (waker.clone(), upstream.clone());
         REGISTRY.with_borrow_mut(|registry| {
@@ -198,7 +233,8 @@ impl Place {
                 upstream,
                 server,
                 origin,
-                began: registry.now,
+                began: Tick(registry.now.0.saturating_sub(Tick::count(age))),
+                client: Trace::of(client),
                 ending: None,
                 is_asked: false,
                 is_departing: false,
@@ -316,14 +352,15 @@ pub fn describe(query: &Query, asker: &Sender<Answer>) {
     REGISTRY.with_borrow_mut(|registry| {
         let mut page = Page::new(query);
         let mut count = 0;
+        let now = Tick::after(registry.began.elapsed());
         for (slot, occupant) in (0..).zip(&registry.slots) {
-            if let Some(occupant) = occupant.as_ref().filter(|occupant| occupant.matches(query)) {
+            if let Some(occupant) = occupant.as_ref().filter(|occupant| occupant.matches(query, now)) {
                 count += 1;
                 page.offer(occupant.id, slot);
             }
         }
         // Whoever asks has made room for all answers, or does not wait for them any more.
-        let _ = asker.try_send(Answer::Count(count));
+        let _ = asker.try_send(Answer::Count(count, page.horizon()));
         for slot in page.into_slots() {
             if let Some(occupant) = &mut registry.slots[slot as usize] {
                 occupant.is_asked = true;

@@ -19,7 +19,7 @@ use super::events::Events;
 use super::inbox::{Answer, Description, Id};
 use super::lane::{self, HEADROOM, Lane};
 use super::life::{Due, Life, Limits, Side};
-use super::registry::{self, Place, Wish};
+use super::registry::{self, Features, Place, Wish};
 use super::strays::Origin;
 use super::timers::Tick;
 use super::websocket::WebSocket;
@@ -519,11 +519,18 @@ impl Relay {
 
     /// What others want of it now. It has its place from the first time on that it looks.
     fn wish(&mut self, cx: &Context<'_>) -> (Id, Wish) {
-        let (kind, server) = (self.record.kind(), self.record.server_index());
+        let features = || Features {
+            kind: self.record.kind(),
+            client: self.client_address,
+            upstream: &self.upstream,
+            server: self.record.server_index(),
+            origin: self.origin,
+            age: self.record.age(),
+        };
         let place = match mem::replace(&mut self.place, Standing::New) {
             Standing::Here(place) => place,
-            Standing::Again(id) => Place::again(id, cx.waker(), kind, &self.upstream, server, self.origin),
-            Standing::New => Place::new(cx.waker(), kind, &self.upstream, server, self.origin),
+            Standing::Again(id) => Place::again(id, cx.waker(), features()),
+            Standing::New => Place::new(cx.waker(), features()),
         };
         let (id, wish) = (place.id(), place.wish());
         self.place = Standing::Here(place);
