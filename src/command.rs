@@ -3,6 +3,7 @@
 //! it has got stands on a board, which can be read while the desk is busy, or closed.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::State;
+use crate::config::{Rebalance, State};
 use crate::relay::departures::DrainId;
 use crate::upstream::Server;
 
@@ -25,8 +26,12 @@ pub enum Command {
     Undrain(Target, oneshot::Sender<Result<(), NoTarget>>),
     /// To put a state in the place of that in the file, or the other way round.
     State(ServerOf, Option<State>, oneshot::Sender<Result<(), NoTarget>>),
+    /// To put a weight in the place of that in the file, or the other way round.
+    Weight(ServerOf, Option<NonZeroU32>, oneshot::Sender<Result<(), NoTarget>>),
     /// To tell which relays of the upstream of this name would move, and where to.
-    Plan(String, oneshot::Sender<Option<Plan>>),
+    Plan(String, oneshot::Sender<Result<Plan, NoTarget>>),
+    /// To have the relays of the upstream of this name move until all are where they belong, or to stop that.
+    Rebalance(String, Moves, oneshot::Sender<Result<Plan, NoTarget>>),
 }
 
 /// Which relays of an upstream are with another server than the one where they belong.
@@ -40,8 +45,20 @@ pub struct Plan {
     pub strays: usize,
     /// Percent of its relays that move in a minute; `None` when none does.
     pub per_minute: Option<u32>,
+    /// Whether an operator has said so.
+    pub is_ordered: bool,
     /// From which server to which one, and how many; `None`: to any other.
     pub moves: Vec<(String, Option<String>, usize)>,
+}
+
+/// What an operator wants of the relays that are elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// So many percent of all relays move in a minute, 1 to 100; `None`: as many as the file says, or else
+    /// [`Rebalance::default`].
+    Begin(Option<u32>),
+    /// Only what the file says.
+    Stop,
 }
 
 /// A server of an upstream, by their names.
@@ -140,19 +157,35 @@ impl Underway {
     }
 }
 
+/// How far it is with an upstream whose relays move to where they belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebalanced {
+    /// At which pace.
+    pub pace: Rebalance,
+    /// Whether an operator has said so, until none strays.
+    pub is_ordered: bool,
+    /// How many strayed when that was looked at last.
+    pub strays: usize,
+}
+
 /// What everybody may read of what has been asked.
 #[derive(Debug, Default)]
 pub struct Board {
     /// The drains there are, as they came.
     pub drains: ArcSwap<Vec<Underway>>,
-    /// Of each upstream that is rebalanced by itself, how many strays were found when they were looked for last.
-    pub strays: ArcSwap<AHashMap<String, usize>>,
+    /// The upstreams that are rebalanced, by name.
+    pub rebalanced: ArcSwap<AHashMap<String, Rebalanced>>,
 }
 
 /// There is nothing of this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no {0}")]
-pub struct NoTarget(pub Target);
+#[error("there is no {target}; there are {}", known.join(", "))]
+pub struct NoTarget {
+    /// What was looked for.
+    pub target: Target,
+    /// The names that there are: of upstreams, or of the servers of this one.
+    pub known: Vec<String>,
+}
 
 /// What became of a new configuration: what it changes, one line each; or why nothing has changed.
 pub type Reloaded = Result<Vec<String>, String>;
@@ -212,17 +245,33 @@ impl Desk {
         self.ask(|reply| Command::State(server, state, reply)).await
     }
 
+    /// Has a server have this weight, whatever the file says; `None`: as the file says.
+    ///
+    /// # Errors
+    /// When nobody obeys any more.
+    pub async fn weight(&self, server: ServerOf, weight: Option<NonZeroU32>) -> Result<Result<(), NoTarget>, Closed> {
+        self.ask(|reply| Command::Weight(server, weight, reply)).await
+    }
+
     /// The drains there are, and those that are over and not undone.
     pub fn drains(&self) -> Vec<Progress> {
         self.board.drains.load().iter().map(Underway::progress).collect()
     }
 
-    /// What would move in the upstream of this name; `None` when there is none.
+    /// What would move in the upstream of this name.
     ///
     /// # Errors
     /// When nobody obeys any more.
-    pub async fn plan(&self, upstream: String) -> Result<Option<Plan>, Closed> {
+    pub async fn plan(&self, upstream: String) -> Result<Result<Plan, NoTarget>, Closed> {
         self.ask(|reply| Command::Plan(upstream, reply)).await
+    }
+
+    /// Has relays of the upstream of this name move, or not any more, and says which would now.
+    ///
+    /// # Errors
+    /// When nobody obeys any more.
+    pub async fn rebalance(&self, upstream: String, moves: Moves) -> Result<Result<Plan, NoTarget>, Closed> {
+        self.ask(|reply| Command::Rebalance(upstream, moves, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Closed> {

@@ -3,7 +3,7 @@
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::guard::Refusal;
 
@@ -27,14 +27,17 @@ pub(super) fn with_status(status: StatusCode, value: &impl Serialize) -> Answer 
 
 /// Why something is not done. `detail` is a sentence for people, and names the culprit.
 pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
-    let problem = json!({
-        // Nothing more is to be read anywhere than the status says (RFC 9457, section 4.2.1).
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or_default(),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    answer(status, line(&problem), "application/problem+json")
+    with_members(status, detail, json!({}))
+}
+
+/// The same with `members` of its own (RFC 9457, section 3.2).
+pub(super) fn with_members(status: StatusCode, detail: &str, mut members: Value) -> Answer {
+    // There is nothing more to be read anywhere than the status says (section 4.2.1).
+    members["type"] = "about:blank".into();
+    members["title"] = status.canonical_reason().into();
+    members["status"] = status.as_u16().into();
+    members["detail"] = detail.into();
+    answer(status, line(&members), "application/problem+json")
 }
 
 /// 400.

@@ -1,8 +1,16 @@
-//! The admin address: metrics, health and relays, for operators and orchestrators.
+//! The admin address: metrics and health for orchestrators, and the API for operators and their tools.
+//!
+//! Nothing here decides or keeps anything: what is asked is read where the facts are, or given to the
+//! [`Desk`]. Whoever watches, or reads slowly, holds up nobody else.
 
 mod answer;
-mod drains;
+pub mod api;
+mod body;
+mod explain;
 mod guard;
+mod in_force;
+mod live;
+mod orders;
 mod process;
 mod relays;
 pub mod status;
@@ -12,11 +20,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode};
-use pingora::apps::ServerApp;
-use pingora::apps::http_app::ServeHttp;
+use http::{Method, StatusCode};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::command::Desk;
 use crate::config::Token;
@@ -24,9 +32,10 @@ use crate::relay::inbox::Workers;
 use crate::service::Service;
 use crate::socket::{Socket, Transport};
 
-use answer::{as_json, not_allowed, refused, text};
+use answer::{Answer, not_allowed, refused, text};
+use api::Reply;
+use live::Live;
 pub use process::{InForce, Process};
-use status::Status;
 
 /// What the admin address serves.
 #[derive(Debug)]
@@ -37,6 +46,7 @@ pub struct Admin {
     desk: Desk,
     /// What is known of the process.
     pub process: Process,
+    live: Live,
 }
 
 /// Serves the admin address for as long as nobody aborts it.
@@ -63,16 +73,57 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
 struct App(Arc<Admin>);
 
 #[async_trait]
-impl ServeHttp for App {
-    async fn response(&self, request: &mut ServerSession) -> Response<Vec<u8>> {
-        self.0.response(request).await
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut request: ServerSession,
+        stopping: &watch::Receiver<bool>,
+    ) -> Option<ReusedHttpStream> {
+        // What is no request has been answered, or its client has left.
+        if !request.read_request().await.unwrap_or_default() {
+            return None;
+        }
+        request.set_keepalive(if *stopping.borrow() { None } else { Some(KEEPALIVE.as_secs()) });
+        match self.0.reply(&mut request).await {
+            Reply::Whole(answer) => send(&mut request, answer).await.ok()?,
+            Reply::Live(seat) => {
+                live::follow(&self.0, &mut request, seat).await;
+                return None;
+            }
+        }
+        let settings = HttpPersistentSettings::for_session(&request);
+        let stream = request.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }
+}
+
+/// How long a connection may wait for its next request.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long a client may take for an answer.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+
+async fn send(request: &mut ServerSession, answer: Answer) -> pingora::Result<()> {
+    let (head, body) = answer.into_parts();
+    request.set_write_timeout(Some(READ_WITHIN));
+    request.write_response_header(Box::new(head.into())).await?;
+    if !body.is_empty() {
+        request.write_response_body(body.into(), true).await?;
+    }
+    Ok(())
 }
 
 impl Admin {
     /// Serves whoever brings `token`, if there is one.
     pub fn new(service: Arc<Service>, workers: Arc<Workers>, desk: Desk, token: Option<Token>) -> Self {
-        Self { token: ArcSwapOption::from_pointee(token), service, workers, desk, process: Process::new() }
+        Self {
+            token: ArcSwapOption::from_pointee(token),
+            service,
+            workers,
+            desk,
+            process: Process::new(),
+            live: Live::new(),
+        }
     }
 
     /// Another one has to be brought from now on.
@@ -80,61 +131,37 @@ impl Admin {
         self.token.store(token.map(Arc::new));
     }
 
-    async fn response(&self, request: &mut ServerSession) -> Response<Vec<u8>> {
+    /// Waits until all who watch have seen the process end, but not for long.
+    pub async fn end(&self) {
+        self.live.end().await;
+    }
+
+    async fn reply(&self, request: &mut ServerSession) -> Reply {
         let head = request.req_header();
-        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-        if let Err(refusal) = guard::judge(self.token.load().as_deref(), path, &head.headers) {
-            return refused(refusal);
+        let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
+        if let Err(refusal) = guard::judge(self.token.load().as_deref(), &path, &head.headers) {
+            return Reply::Whole(refused(refusal));
         }
         let is_reading = head.method == Method::GET || head.method == Method::HEAD;
-        match (path, path.strip_prefix("/relays/")) {
-            // Nothing but DELETE ends one: a page in a browser on this machine can send a POST here,
-            // but no DELETE, for which it would have to ask.
-            (_, Some(id)) if head.method == Method::DELETE => relays::end(&self.workers, id).await,
-            (_, Some(_)) => not_allowed("DELETE"),
-            ("/reload" | "/drain" | "/undrain" | "/state", _) if head.method == Method::POST => {
-                match guard::judge_change(&head.headers) {
-                    Ok(()) => self.change(path, query).await,
-                    Err(refusal) => refused(refusal),
-                }
-            }
-            ("/reload" | "/drain" | "/undrain" | "/state", _) => not_allowed("POST"),
-            _ if !is_reading => not_allowed("GET, HEAD"),
-            ("/api/v1/status", _) => as_json(&Status::of(self)),
-            ("/relays", _) => relays::list(&self.workers, query).await,
-            ("/rebalance", _) => drains::plan(&self.desk, query).await,
-            ("/drains", _) => drains::list(&self.desk),
-            ("/metrics", _) => self.metrics(),
-            ("/healthz", _) => text(StatusCode::OK, "ok\n"),
-            ("/readyz", _) if self.service.is_leaving() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            ("/readyz", _) => text(StatusCode::OK, "ready\n"),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "try /metrics, /healthz, /readyz, /relays, /drains, /rebalance, or POST /reload, /drain, /undrain, /state\n",
-            ),
+        match path.strip_prefix(api::ROOT) {
+            Some(resource) => api::reply(self, request, resource, &query).await,
+            None if is_reading => Reply::Whole(self.page(&path)),
+            None => Reply::Whole(not_allowed("GET, HEAD")),
         }
     }
 
-    /// What is asked by POST.
-    async fn change(&self, path: &str, query: &str) -> Response<Vec<u8>> {
+    /// What is no part of the API.
+    fn page(&self, path: &str) -> Answer {
         match path {
-            "/drain" => drains::drain(&self.desk, query).await,
-            "/undrain" => drains::undrain(&self.desk, query).await,
-            "/state" => drains::state(&self.desk, query).await,
-            _ => self.reload().await,
+            "/metrics" => self.metrics(),
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.service.is_leaving() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            "/readyz" => text(StatusCode::OK, "ready\n"),
+            _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz, /readyz or /api/v1/status\n"),
         }
     }
 
-    async fn reload(&self) -> Response<Vec<u8>> {
-        match self.desk.reload().await {
-            Ok(Ok(changes)) if changes.is_empty() => text(StatusCode::OK, "nothing has changed\n"),
-            Ok(Ok(changes)) => text(StatusCode::OK, &(changes.join("\n") + "\n")),
-            Ok(Err(why)) => text(StatusCode::UNPROCESSABLE_ENTITY, &format!("{why}\n")),
-            Err(closed) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{closed}\n")),
-        }
-    }
-
-    fn metrics(&self) -> Response<Vec<u8>> {
+    fn metrics(&self) -> Answer {
         let (metrics, content_type) = self.service.observer.metrics.scrape();
         answer::answer(StatusCode::OK, metrics, &content_type)
     }

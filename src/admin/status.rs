@@ -14,7 +14,7 @@ use super::Admin;
 use super::process::{self, InForce};
 use crate::affinity::doctor;
 use crate::balance::WARM;
-use crate::command::{Progress, ServerOf, Target};
+use crate::command::{Progress, Rebalanced, ServerOf, Target};
 use crate::config::{self, ProxyProtocol, State};
 use crate::observe::metrics::{Metrics, Sums, Totals};
 use crate::relay::Kind;
@@ -102,7 +102,7 @@ pub struct Group {
     pub open: BTreeMap<String, u64>,
     /// The names that servers are found by.
     pub discoveries: Vec<Discovery>,
-    /// Whether relays move to where they belong by themselves.
+    /// How relays move to where they belong; `null`: they stay.
     pub rebalance: Option<Rebalance>,
     /// Requests of sessions whose server was no longer there, since the start.
     pub lost_sessions: u64,
@@ -122,6 +122,8 @@ pub struct Discovery {
 pub struct Rebalance {
     /// Percent of the upstream's relays that move in a minute.
     pub percent_per_minute: u32,
+    /// Who says so: `file`, or `operator` until none strays.
+    pub by: String,
     /// How many are elsewhere, as of some seconds ago.
     pub strays: usize,
 }
@@ -143,6 +145,8 @@ pub struct Server {
     pub health: Health,
     /// Its weight.
     pub weight: u32,
+    /// Who says so: `file` or `operator`.
+    pub weight_by: String,
     /// While it warms up, the part of its clients that it gets: more than 0, less than 1.
     pub slow_start: Option<f64>,
     /// Exchanges and relays, by kind.
@@ -210,13 +214,13 @@ impl Status {
         let (now, front) = (Instant::now(), admin.service.front());
         let metrics = &admin.service.observer.metrics;
         let drains: Vec<_> = admin.desk.drains().iter().map(Drain::of).collect();
-        let strays = admin.desk.board.strays.load();
+        let rebalanced = admin.desk.board.rebalanced.load();
         let in_force = admin.process.in_force();
         let group = |upstream: &Arc<Upstream>| {
             let config =
                 in_force.as_ref().and_then(|it| it.config.upstreams.iter().find(|it| it.name == upstream.name));
-            let strays = strays.get(&upstream.name).copied().unwrap_or_default();
-            Group::of(upstream, config, strays, &drains, metrics, now)
+            let rebalanced = rebalanced.get(&upstream.name).copied();
+            Group::of(upstream, config, rebalanced, &drains, metrics, now)
         };
         let findings = |upstream: &Arc<Upstream>| {
             let name = upstream.name.clone();
@@ -291,7 +295,7 @@ impl Group {
     fn of(
         upstream: &Upstream,
         config: Option<&config::Upstream>,
-        strays: usize,
+        rebalanced: Option<Rebalanced>,
         drains: &[Drain],
         metrics: &Metrics,
         now: Instant,
@@ -321,8 +325,18 @@ impl Group {
             open: Kind::ALL.into_iter().map(of_kind).collect(),
             servers,
             discoveries: config.map(|it| it.discoveries.iter().map(discovery).collect()).unwrap_or_default(),
-            rebalance: upstream.rebalance.map(|it| Rebalance { percent_per_minute: it.per_minute, strays }),
+            rebalance: rebalanced.map(Rebalance::of),
             lost_sessions: upstream.metrics.lost_sessions.get(),
+        }
+    }
+}
+
+impl Rebalance {
+    fn of(rebalanced: Rebalanced) -> Self {
+        Self {
+            percent_per_minute: rebalanced.pace.per_minute,
+            by: by(rebalanced.is_ordered),
+            strays: rebalanced.strays,
         }
     }
 }
@@ -338,7 +352,7 @@ impl Server {
             name: server.name.clone(),
             address: server.authority.clone(),
             state: state(candidate.state).to_owned(),
-            state_by: if server.ordered_state().is_some() { "operator" } else { "file" }.to_owned(),
+            state_by: by(server.ordered_state().is_some()),
             is_up,
             health: Health {
                 since_seconds: now.saturating_duration_since(since).as_secs_f64(),
@@ -348,6 +362,7 @@ impl Server {
                 clients: clients.map(str::to_owned),
             },
             weight: candidate.weight,
+            weight_by: by(server.ordered_weight().is_some()),
             slow_start: is_cold.then(|| f64::from(candidate.warmth) / f64::from(WARM)),
             open: Kind::ALL.into_iter().map(open).collect(),
             share,
@@ -361,11 +376,7 @@ impl Server {
 impl Drain {
     /// One of the process.
     pub(super) fn of(progress: &Progress) -> Self {
-        let (upstream, server) = match &progress.target {
-            Target::Process => (None, None),
-            Target::Upstream(name) => (Some(name.clone()), None),
-            Target::Server(ServerOf { upstream, server }) => (Some(upstream.clone()), Some(server.clone())),
-        };
+        let (upstream, server) = names(&progress.target);
         Self {
             upstream,
             server,
@@ -386,6 +397,20 @@ pub(super) fn state(state: State) -> &'static str {
         State::Drain => "drain",
         State::Maint => "maint",
     }
+}
+
+/// The upstream and the server that are meant; `None`: all of them.
+pub(super) fn names(target: &Target) -> (Option<String>, Option<String>) {
+    match target {
+        Target::Process => (None, None),
+        Target::Upstream(name) => (Some(name.clone()), None),
+        Target::Server(ServerOf { upstream, server }) => (Some(upstream.clone()), Some(server.clone())),
+    }
+}
+
+/// Who says something.
+pub(super) fn by(is_ordered: bool) -> String {
+    if is_ordered { "operator" } else { "file" }.to_owned()
 }
 
 fn written(at: OffsetDateTime) -> String {

@@ -6,14 +6,26 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{FAILED, load};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{FAILED, WRONG, load};
+use crate::admin::api::ROOT;
 use crate::config::Config;
 
 /// How long each step may take: whoever asks for health has a time-out of their own.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest answer: a page of relays has less.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// The longest answer: that of ten thousand servers has less.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// A proxy that is running, as far as its configuration file tells.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    /// As it stands in the file.
+    bind: SocketAddr,
+    token: Option<String>,
+}
 
 /// What the proxy has answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,25 +34,92 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
-/// Asks the proxy of the file at `config` by `method` for `target`, and waits for the answer as long
-/// as each of its bytes takes no longer than `patience`.
-///
-/// # Errors
-/// When there is nobody to ask, or it does not answer; that has been said.
-pub(super) fn ask(config: &Path, method: &str, target: &str) -> Result<Answer, ExitCode> {
-    let config = load(config)?;
-    let Some(admin) = &config.admin else {
-        eprintln!("steadfast: admin is off, so there is nothing to ask");
-        return Err(ExitCode::from(FAILED));
-    };
-    let token = token(&config).map_err(|error| failed(admin.bind, &error))?;
-    let address = here(admin.bind);
-    exchange(address, &request(address, method, target, token.as_deref())).map_err(|error| failed(admin.bind, &error))
+impl Proxy {
+    /// That of the file at `config`.
+    ///
+    /// # Errors
+    /// When there is nothing to ask there; that has been said.
+    pub(super) fn of(config: &Path) -> Result<Self, ExitCode> {
+        let config = load(config)?;
+        let Some(admin) = &config.admin else {
+            eprintln!("steadfast: admin is off, so there is nothing to ask");
+            return Err(ExitCode::from(FAILED));
+        };
+        let token = token(&config).map_err(|error| {
+            eprintln!("steadfast: cannot read the token of the proxy at {}: {error}", admin.bind);
+            ExitCode::from(FAILED)
+        })?;
+        Ok(Self { bind: admin.bind, token })
+    }
+
+    /// What it has at this place of the API.
+    ///
+    /// # Errors
+    /// When it does not answer, or with a problem; that has been said.
+    pub(super) fn get<T: DeserializeOwned>(&self, resource: &str) -> Result<T, ExitCode> {
+        self.granted(self.ask("GET", &format!("{ROOT}{resource}"), None)?)
+    }
+
+    /// What it answers to an order.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn post<T: DeserializeOwned>(&self, resource: &str, order: &Value) -> Result<T, ExitCode> {
+        self.granted(self.ask("POST", &format!("{ROOT}{resource}"), Some(order))?)
+    }
+
+    /// The same for something that is to be there no more.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn delete<T: DeserializeOwned>(&self, resource: &str) -> Result<T, ExitCode> {
+        self.granted(self.ask("DELETE", &format!("{ROOT}{resource}"), None)?)
+    }
+
+    /// Asks it by `method` for `target`, and waits for the answer as long as each of its bytes takes no
+    /// longer than [`PATIENCE`].
+    ///
+    /// # Errors
+    /// When it does not answer; that has been said.
+    pub(super) fn ask(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Answer, ExitCode> {
+        let address = here(self.bind);
+        let body = body.map(Value::to_string).unwrap_or_default();
+        exchange(address, &request(address, method, target, self.token.as_deref(), &body)).map_err(|error| {
+            let hint = if error.kind() == io::ErrorKind::ConnectionRefused { "; is it running?" } else { "" };
+            eprintln!("steadfast: cannot ask the proxy at {}: {error}{hint}", self.bind);
+            ExitCode::from(FAILED)
+        })
+    }
+
+    /// What an answer that says yes has to say; of another one it tells.
+    ///
+    /// # Errors
+    /// When it says no, or makes no sense; that has been said.
+    pub(super) fn granted<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, ExitCode> {
+        let Answer { status, body } = answer;
+        if (200..300).contains(&status) {
+            return serde_json::from_str(&body).map_err(|error| {
+                eprintln!("steadfast: the proxy at {} answers what makes no sense: {error}", self.bind);
+                ExitCode::from(FAILED)
+            });
+        }
+        eprintln!("steadfast: {}", complaint(status, &body, self.token.is_some()));
+        Err(ExitCode::from(if status == 400 { WRONG } else { FAILED }))
+    }
 }
 
-fn failed(bind: SocketAddr, why: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("steadfast: cannot ask the proxy at {bind}: {why}");
-    ExitCode::from(FAILED)
+/// Why the proxy says no, for people.
+fn complaint(status: u16, body: &str, has_token: bool) -> String {
+    let problem: Value = serde_json::from_str(body).unwrap_or_default();
+    match (status, problem["detail"].as_str()) {
+        (401, _) if has_token => "the proxy wants another token than that in admin.token_file".to_owned(),
+        (401, _) => "the proxy wants a token, and this file names no admin.token_file".to_owned(),
+        (_, Some(detail)) => detail.to_owned(),
+        (404, None) => {
+            "whoever answers there does not know this; is it another version, or another program?".to_owned()
+        }
+        (_, None) => format!("it answers {status}: {}", body.trim()),
+    }
 }
 
 /// What the admin address wants to be brought; the file has been read before, and was right.
@@ -57,10 +136,12 @@ fn here(mut bind: SocketAddr) -> SocketAddr {
     bind
 }
 
-fn request(admin: SocketAddr, method: &str, target: &str, token: Option<&str>) -> String {
+fn request(admin: SocketAddr, method: &str, target: &str, token: Option<&str>, body: &str) -> String {
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = body.len();
     format!(
-        "{method} {target} HTTP/1.1\r\nHost: {admin}\r\nX-Steadfast: 1\r\n{token}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {target} HTTP/1.1\r\nHost: {admin}\r\nX-Steadfast: 1\r\n{token}Content-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
 }
 
@@ -101,5 +182,15 @@ mod tests {
         assert_eq!(parse(b"HTTP/1.1 422 Unprocessable Entity\r\n\r\n"), answer(422, ""));
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\n"), None);
         assert_eq!(parse(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn a_problem_is_told_in_its_own_words() {
+        let problem = r#"{"title":"Not Found","detail":"there is no server c"}"#;
+        assert_eq!(complaint(404, problem, false), "there is no server c");
+        assert!(complaint(401, problem, true).contains("another token"));
+        assert!(complaint(401, problem, false).contains("names no admin.token_file"));
+        assert!(complaint(404, "<h1>Not Found</h1>", false).contains("another program"));
+        assert_eq!(complaint(502, "bad gateway\n", false), "it answers 502: bad gateway");
     }
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::ask::{Answer, ask};
-use super::{Done, FAILED, WRONG};
+use super::ask::Proxy;
+use super::{Done, FAILED};
+use crate::admin::status;
 
 /// What to empty.
 #[derive(Debug, clap::Args)]
@@ -42,22 +43,16 @@ pub(super) struct Drain {
 
 /// Asks for it, and follows it if that is wanted.
 pub(super) fn drain(drain: &Drain) -> Done {
-    let mut query = drain.target.query();
-    for (key, value) in [("spread", &drain.spread), ("timeout", &drain.timeout)] {
-        if let Some(value) = value {
-            query.append_pair(key, value);
-        }
-    }
-    let answer = ask(&drain.target.config, "POST", &format!("/drain?{}", query.finish()))?;
-    let mut progress = read(&said(answer)?)?;
+    let Target { config, upstream, server } = &drain.target;
+    let proxy = Proxy::of(config)?;
+    let order = json!({ "upstream": upstream, "server": server, "spread": drain.spread, "timeout": drain.timeout });
+    let mut progress: status::Drain = proxy.post("drain", &order)?;
     println!("{}", shown(&progress));
-    while drain.wait && progress["is_over"] != true {
+    while drain.wait && !progress.is_over {
         std::thread::sleep(Duration::from_secs(1));
-        let drains = read(&said(ask(&drain.target.config, "GET", "/drains")?)?)?;
-        let name = |key: &str| (progress[key].clone(), key.to_owned());
-        let (upstream, server) = (name("upstream"), name("server"));
-        let is_it = |it: &&Value| it[&upstream.1] == upstream.0 && it[&server.1] == server.0;
-        let Some(now) = drains.as_array().and_then(|drains| drains.iter().find(is_it)).cloned() else {
+        let drains: Vec<status::Drain> = proxy.get("drains")?;
+        let is_it = |it: &status::Drain| it.upstream == *upstream && it.server == *server;
+        let Some(now) = drains.into_iter().find(is_it) else {
             eprintln!("steadfast: somebody has undone it");
             return Err(ExitCode::from(FAILED));
         };
@@ -69,47 +64,17 @@ pub(super) fn drain(drain: &Drain) -> Done {
 
 /// Lets those stay that have not left, and in whoever comes.
 pub(super) fn undrain(target: &Target) -> Done {
-    let answer = ask(&target.config, "POST", &format!("/undrain?{}", target.query().finish()))?;
-    print!("{}", said(answer)?);
+    let Target { config, upstream, server } = target;
+    let _: Value = Proxy::of(config)?.post("undrain", &json!({ "upstream": upstream, "server": server }))?;
+    println!("it is drained no more");
     Ok(())
 }
 
-impl Target {
-    fn query(&self) -> form_urlencoded::Serializer<'static, String> {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        for (key, name) in [("upstream", &self.upstream), ("server", &self.server)] {
-            if let Some(name) = name {
-                query.append_pair(key, name);
-            }
-        }
-        query
-    }
-}
-
-/// The body of an answer that says yes; of another one it tells.
-fn said(Answer { status, body }: Answer) -> Result<String, ExitCode> {
-    if status == 200 {
-        return Ok(body);
-    }
-    eprint!("steadfast: it answers {status}: {body}");
-    Err(ExitCode::from(if status == 400 { WRONG } else { FAILED }))
-}
-
-fn read(body: &str) -> Result<Value, ExitCode> {
-    serde_json::from_str(body).map_err(|error| {
-        eprintln!("steadfast: it answers what makes no sense: {error}");
-        ExitCode::from(FAILED)
-    })
-}
-
-fn shown(progress: &Value) -> String {
-    let number = |key: &str| progress[key].as_f64().unwrap_or_default();
-    let state = if progress["is_over"] == true { "over" } else { "goes on" };
+/// How far a drain has got.
+pub(super) fn shown(drain: &status::Drain) -> String {
+    let state = if drain.is_over { "over" } else { "goes on" };
     format!(
         "{:.0}s of {:.0}s: {} of {} connections open, {state}",
-        number("elapsed_seconds"),
-        number("timeout_seconds"),
-        progress["open"],
-        progress["open_before"]
+        drain.elapsed_seconds, drain.timeout_seconds, drain.open, drain.open_before
     )
 }

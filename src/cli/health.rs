@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::ask;
+use super::ask::Proxy;
 use super::{Done, FAILED};
 
 /// Asks the admin address for `/healthz`.
 pub(super) fn health(config: &Path) -> Done {
-    match ask(config, "GET", "/healthz")?.status {
+    match Proxy::of(config)?.ask("GET", "/healthz", None)?.status {
         200 => Ok(()),
         status => {
             eprintln!("steadfast: not healthy: it answers {status}");

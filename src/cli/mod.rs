@@ -6,9 +6,13 @@ mod drain;
 mod explain;
 mod health;
 mod import;
+mod orders;
+mod relays;
 mod reload;
 mod schema;
+mod status;
 mod supervise;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,6 +67,10 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Say how a running proxy is: servers, their health, connections and shares, what the doctor finds, drains
+    Status(status::Asked),
+    /// List the connections that stay, or end one
+    Relays(relays::Relays),
     /// Have a running proxy read its configuration file again: no connection is touched
     Reload {
         /// Its configuration file
@@ -73,6 +81,12 @@ enum Command {
     Drain(drain::Drain),
     /// Let those stay that a drain has not ended yet, and in whoever comes
     Undrain(drain::Target),
+    /// Say what a server gets: everybody, only its sessions, nobody, or what the file says
+    State(orders::State),
+    /// Say what part of the clients a server gets
+    Weight(orders::Weight),
+    /// Say which connections are with another server than theirs, or have them move there
+    Rebalance(orders::Rebalance),
     /// Say what would become of a request: its route, what names its client, the servers in order
     Explain(explain::Request),
     /// Write the configuration that says what a file of nginx says, and tell what cannot be said
@@ -104,6 +118,11 @@ pub fn main() -> ExitCode {
         Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
         Command::Health { config } => health::health(&config),
         Command::Reload { config } => reload::reload(&config),
+        Command::Status(asked) => status::status(&asked),
+        Command::Relays(asked) => relays::relays(&asked),
+        Command::State(order) => orders::state(&order),
+        Command::Weight(order) => orders::weight(&order),
+        Command::Rebalance(order) => orders::rebalance(&order),
         Command::Drain(drain) => drain::drain(&drain),
         Command::Undrain(target) => drain::undrain(&target),
         Command::Explain(request) => explain::explain(&request),

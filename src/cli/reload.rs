@@ -4,24 +4,26 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::ask::ask;
-use super::{Done, FAILED, WRONG};
+use serde_json::{Value, json};
+
+use super::ask::Proxy;
+use super::{Done, WRONG};
+use crate::admin::api::ROOT;
 
 /// Asks the admin address for it. The file is checked here as well, before anybody is asked.
 pub(super) fn reload(config: &Path) -> Done {
-    let answer = ask(config, "POST", "/reload")?;
-    match answer.status {
-        200 => {
-            print!("{}", answer.body);
-            Ok(())
-        }
-        422 => {
-            eprint!("refused, nothing has changed:\n{}", answer.body);
-            Err(ExitCode::from(WRONG))
-        }
-        status => {
-            eprint!("steadfast: it answers {status}: {}", answer.body);
-            Err(ExitCode::from(FAILED))
-        }
+    let proxy = Proxy::of(config)?;
+    let answer = proxy.ask("POST", &format!("{ROOT}reload"), Some(&json!({})))?;
+    let lines = |value: &Value, key: &str| {
+        let lines = value[key].as_array().cloned().unwrap_or_default();
+        lines.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    if answer.status == 422 {
+        let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        eprintln!("refused, nothing has changed:\n{}", lines(&problem, "mistakes").join("\n"));
+        return Err(ExitCode::from(WRONG));
     }
+    let changes = lines(&proxy.granted(answer)?, "changes");
+    println!("{}", if changes.is_empty() { "nothing has changed".to_owned() } else { changes.join("\n") });
+    Ok(())
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
-use pingora::http::RequestHeader;
+use http::request::Parts;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::v1::server::HttpSession as ServerSession;
 use tokio::time::timeout;
@@ -36,7 +36,7 @@ pub(super) enum Departure {
 pub(super) fn departure(
     upstream: &Upstream,
     server: usize,
-    head: &RequestHeader,
+    head: &Parts,
     session: &Session,
     learned: Option<&SessionId>,
 ) -> Departure {

@@ -19,6 +19,7 @@ mod dismissal;
 mod down;
 mod early;
 mod ends;
+pub mod explanation;
 mod handoff;
 mod overlap;
 pub mod parked;

@@ -214,7 +214,7 @@ pub struct Found<'a> {
     /// What decided: the word for logs.
     pub source: &'static str,
     /// The session whose holder had to be learned.
-    learned: Option<SessionId>,
+    pub(super) learned: Option<SessionId>,
 }
 
 /// Asks the sources of `upstream`, one of `upstreams`, in turn: the first one that finds something

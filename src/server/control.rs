@@ -2,6 +2,7 @@
 //! in force. Whatever may fail comes first, so that a configuration is in force whole or not at all.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::StartError;
 use super::assembly::Assembly;
-use super::drains::Drains;
+use super::drains::{self, Drains};
 use super::manager::Manager;
 use super::posts::{Duty, Post};
 use super::rebalance::{self, Rebalancer};
@@ -24,7 +25,7 @@ use super::succession::{self, Door, Program};
 use super::upkeep::{News, Upkeep};
 use super::worker::Assignment;
 use crate::admin::{self, Admin, InForce};
-use crate::command::{Command, Reloaded, Target};
+use crate::command::{Command, NoTarget, Reloaded, ServerOf, Target};
 use crate::config::{self, Config, OnDown};
 use crate::listener::Listener;
 use crate::observe::access_log::{AccessLog, Writer};
@@ -126,6 +127,7 @@ impl Control {
                 if joined.unwrap_or(true) {
                     tracing::error!("a worker panicked");
                 }
+                self.admin.end().await;
                 return Ok(End::Graceful);
             }
             _ = signals.interrupt.recv() => tracing::warn!("SIGINT again: stopping at once"),
@@ -183,7 +185,13 @@ impl Control {
             Command::State(server, state, reply) => {
                 drop(reply.send(self.drains.set_state(server, state, &front, &workers).await));
             }
-            Command::Plan(upstream, reply) => drop(reply.send(rebalance::plan(&upstream, &front, &workers).await)),
+            Command::Weight(server, weight, reply) => drop(reply.send(self.weigh(&server, weight).await)),
+            Command::Plan(upstream, reply) => {
+                drop(reply.send(self.rebalancer.plan(&upstream, &front, &workers).await));
+            }
+            Command::Rebalance(upstream, moves, reply) => {
+                drop(reply.send(self.rebalancer.order(&upstream, moves, &front, &workers).await));
+            }
         }
     }
 
@@ -206,14 +214,30 @@ impl Control {
         }
     }
 
+    /// Has a server have this weight; `None`: that in the file.
+    async fn weigh(&mut self, server: &ServerOf, weight: Option<NonZeroU32>) -> Result<(), NoTarget> {
+        let front = self.service.front();
+        let (upstream, found) = drains::server(server, &front)?;
+        found.weigh(weight);
+        let by = if weight.is_some() { "by order" } else { "as the file says" };
+        tracing::info!("upstream {}: server {} has weight {}, {by}", upstream.name, found.name, found.weight());
+        self.balance_anew().await;
+        Ok(())
+    }
+
     /// Puts the servers in force that are found now.
     async fn found(&mut self) {
+        self.balance_anew().await;
+        tracing::info!("the servers that are found now are in force");
+    }
+
+    /// Puts the configuration in force once more, over the servers and the weights that there are now.
+    async fn balance_anew(&mut self) {
         let before = self.service.front();
         let after = Arc::new(self.assembly.front_with(&self.config, &self.upkeep.findings(), Some(&before)));
         self.upkeep.look_after(&after.upstreams);
         self.service.replace(after.clone());
         self.drains.follow(&before, &after, &self.workers).await;
-        tracing::info!("the servers that are found now are in force");
     }
 
     /// Reads the file again, puts what it says in force, and tells what that changes.

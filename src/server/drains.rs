@@ -202,8 +202,6 @@ struct Found {
 }
 
 fn find(target: &Target, front: &Front) -> Result<Found, NoTarget> {
-    let no_target = || NoTarget(target.clone());
-    let upstream = |name: &str| front.upstreams.iter().find(|it| it.name == name).ok_or_else(no_target);
     let of = |upstream: &Upstream, servers, whose| {
         let config = upstream.drain;
         Found { servers, whose, spread: config.spread, timeout: config.timeout }
@@ -214,15 +212,33 @@ fn find(target: &Target, front: &Front) -> Result<Found, NoTarget> {
             Found { servers, whose: Whose::All, spread: front.shutdown.spread, timeout: front.shutdown.grace }
         }
         Target::Upstream(name) => {
-            let upstream = upstream(name)?;
+            let upstream = upstream(name, target, front)?;
             of(upstream, upstream.servers.clone(), Whose::Upstream(name.clone()))
         }
-        Target::Server(ServerOf { upstream: name, server }) => {
-            let upstream = upstream(name)?;
-            let server = upstream.server(server).ok_or_else(no_target)?;
+        Target::Server(of_upstream) => {
+            let (upstream, server) = server(of_upstream, front)?;
             of(upstream, vec![server.clone()], Whose::Server(server.id))
         }
     })
+}
+
+/// The server of `front` that is meant, and its upstream.
+pub(super) fn server<'a>(
+    server: &ServerOf,
+    front: &'a Front,
+) -> Result<(&'a Arc<Upstream>, &'a Arc<Server>), NoTarget> {
+    let target = Target::Server(server.clone());
+    let upstream = upstream(&server.upstream, &target, front)?;
+    let known = || upstream.servers.iter().map(|server| server.name.clone()).collect();
+    let found = upstream.server(&server.server).ok_or_else(|| NoTarget { target, known: known() })?;
+    Ok((upstream, found))
+}
+
+/// The upstream of `front` of this name, which `target` needs.
+pub(super) fn upstream<'a>(name: &str, target: &Target, front: &'a Front) -> Result<&'a Arc<Upstream>, NoTarget> {
+    let known = || front.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+    let found = front.upstreams.iter().find(|upstream| upstream.name == name);
+    found.ok_or_else(|| NoTarget { target: target.clone(), known: known() })
 }
 
 fn open(servers: &[Arc<Server>]) -> usize {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 
-use crate::command::{Board, Plan};
+use crate::command::{Board, Moves, NoTarget, Plan, Rebalanced, Target};
 use crate::config::Rebalance;
 use crate::exchange::Front;
 use crate::relay::EndReason;
@@ -25,43 +25,101 @@ const MOVES_MAX: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Rebalancer {
     budgets: AHashMap<String, (Budget, Instant)>,
-    /// Where it is shown how many strays there are.
+    /// What operators have ordered, by upstream, until nobody strays there.
+    ordered: AHashMap<String, Rebalance>,
+    /// Where it is shown how far that is.
     board: Arc<Board>,
 }
 
 impl Rebalancer {
-    /// None yet; the strays that are found are shown on `board`.
+    /// None yet; what is found is shown on `board`.
     pub(super) fn new(board: Arc<Board>) -> Self {
-        Self { budgets: AHashMap::new(), board }
+        Self { budgets: AHashMap::new(), ordered: AHashMap::new(), board }
     }
 
     /// Moves those whose time has come. To be called about [`EVERY`] so often.
     pub(super) async fn look(&mut self, front: &Front, workers: &Workers, now: Instant) {
-        self.budgets.retain(|name, _| front.upstreams.iter().any(|it| it.name == *name && it.rebalance.is_some()));
-        let mut strays = AHashMap::new();
+        self.ordered.retain(|name, _| front.upstreams.iter().any(|it| it.name == *name));
+        let mut rebalanced = AHashMap::new();
         for upstream in &front.upstreams {
-            if let Some(rebalance) = upstream.rebalance {
-                let found = self.rebalance(upstream, rebalance, workers, now).await;
-                strays.insert(upstream.name.clone(), found);
+            if let Some(pace) = self.pace(upstream) {
+                let strays = self.rebalance(upstream, pace, workers, now).await;
+                if strays == 0 && self.ordered.remove(&upstream.name).is_some() {
+                    tracing::info!("rebalance: upstream {}: everybody is where they belong", upstream.name);
+                }
+                let is_ordered = self.ordered.contains_key(&upstream.name);
+                if let Some(pace) = self.pace(upstream) {
+                    rebalanced.insert(upstream.name.clone(), Rebalanced { pace, is_ordered, strays });
+                }
             }
         }
-        self.board.strays.store(Arc::new(strays));
+        self.budgets.retain(|name, _| rebalanced.contains_key(name));
+        self.board.rebalanced.store(Arc::new(rebalanced));
+    }
+
+    /// Does what an operator wants in the upstream of this name, from the next look on; says what strays there.
+    pub(super) async fn order(
+        &mut self,
+        name: &str,
+        moves: Moves,
+        front: &Front,
+        workers: &Workers,
+    ) -> Result<Plan, NoTarget> {
+        let upstream = upstream_of(name, front)?;
+        match moves {
+            Moves::Begin(per_minute) => {
+                let mut pace =
+                    upstream.rebalance.unwrap_or(Rebalance { min_age: Duration::ZERO, ..Rebalance::default() });
+                pace.per_minute = per_minute.unwrap_or(pace.per_minute);
+                tracing::info!("rebalance: upstream {name}: by order, {} percent a minute", pace.per_minute);
+                self.ordered.insert(name.to_owned(), pace);
+            }
+            Moves::Stop => {
+                if self.ordered.remove(name).is_some() {
+                    tracing::info!("rebalance: upstream {name}: stopped by order");
+                }
+            }
+        }
+        self.plan(name, front, workers).await
+    }
+
+    /// What would move in the upstream of this name, and from where to where.
+    pub(super) async fn plan(&self, name: &str, front: &Front, workers: &Workers) -> Result<Plan, NoTarget> {
+        let upstream = upstream_of(name, front)?;
+        let pace = self.pace(upstream);
+        let found = find(upstream, pace.map_or(Duration::ZERO, |pace| pace.min_age), usize::MAX, workers).await;
+        let server = |id: ServerId| {
+            let known = upstream.servers.iter().find(|server| server.id == id);
+            known.map_or_else(|| "(removed)".to_owned(), |server| server.name.clone())
+        };
+        let mut moves = BTreeMap::new();
+        for stray in &found.oldest {
+            let to = stray.to.map(server);
+            *moves.entry((server(stray.from), to)).or_insert(0) += 1;
+        }
+        Ok(Plan {
+            upstream: name.to_owned(),
+            relays: found.relays,
+            strays: found.oldest.len(),
+            per_minute: pace.map(|pace| pace.per_minute),
+            is_ordered: self.ordered.contains_key(name),
+            moves: moves.into_iter().map(|((from, to), count)| (from, to, count)).collect(),
+        })
+    }
+
+    /// What is ordered for `upstream`, or stands in the file.
+    fn pace(&self, upstream: &Upstream) -> Option<Rebalance> {
+        self.ordered.get(&upstream.name).copied().or(upstream.rebalance)
     }
 
     /// Returns how many strays there were.
-    async fn rebalance(
-        &mut self,
-        upstream: &Arc<Upstream>,
-        rebalance: Rebalance,
-        workers: &Workers,
-        now: Instant,
-    ) -> usize {
-        let found = find(upstream, rebalance.min_age, MOVES_MAX, workers).await;
+    async fn rebalance(&mut self, upstream: &Arc<Upstream>, pace: Rebalance, workers: &Workers, now: Instant) -> usize {
+        let found = find(upstream, pace.min_age, MOVES_MAX, workers).await;
         let (budget, since) = self.budgets.entry(upstream.name.clone()).or_insert((Budget::default(), now));
         // A look that came late is not made up for.
         let elapsed = now.saturating_duration_since(*since).min(2 * EVERY);
         *since = now;
-        let moves = budget.take(found.relays, rebalance.per_minute, elapsed);
+        let moves = budget.take(found.relays, pace.per_minute, elapsed);
         let moving: ahash::AHashSet<_> = found.oldest.iter().take(moves).map(|stray| stray.id).collect();
         if moving.is_empty() {
             return found.strays;
@@ -75,27 +133,8 @@ impl Rebalancer {
     }
 }
 
-/// What would move in the upstream of this name, and from where to where; `None` when there is none.
-pub(super) async fn plan(name: &str, front: &Front, workers: &Workers) -> Option<Plan> {
-    let upstream = front.upstreams.iter().find(|upstream| upstream.name == name)?;
-    let min_age = upstream.rebalance.map_or(Duration::ZERO, |rebalance| rebalance.min_age);
-    let found = find(upstream, min_age, usize::MAX, workers).await;
-    let server = |id: ServerId| {
-        let known = upstream.servers.iter().find(|server| server.id == id);
-        known.map_or_else(|| "(removed)".to_owned(), |server| server.name.clone())
-    };
-    let mut moves = BTreeMap::new();
-    for stray in &found.oldest {
-        let to = stray.to.map(server);
-        *moves.entry((server(stray.from), to)).or_insert(0) += 1;
-    }
-    Some(Plan {
-        upstream: name.to_owned(),
-        relays: found.relays,
-        strays: found.oldest.len(),
-        per_minute: upstream.rebalance.map(|rebalance| rebalance.per_minute),
-        moves: moves.into_iter().map(|((from, to), count)| (from, to, count)).collect(),
-    })
+fn upstream_of<'a>(name: &str, front: &'a Front) -> Result<&'a Arc<Upstream>, NoTarget> {
+    super::drains::upstream(name, &Target::Upstream(name.to_owned()), front)
 }
 
 async fn find(upstream: &Arc<Upstream>, min_age: Duration, limit: usize, workers: &Workers) -> Found {

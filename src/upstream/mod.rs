@@ -131,10 +131,16 @@ impl Upstream {
             true => Joins::Others,
             false => Joins::Nobody,
         };
+        let servers: Vec<_> = all.iter().map(|server| servers.server(config, server, joins, metrics)).collect();
+        let weighed = |(config, server): (&config::Server, &Arc<Server>)| {
+            // The operator may have put another weight in the place of that in the file.
+            config::Server { weight: server.weight(), ..config.clone() }
+        };
+        let weighed: Vec<_> = all.iter().zip(&servers).map(weighed).collect();
         Self {
             name: config.name.clone(),
-            balancer: Balancer::new(config.balance, all),
-            servers: all.iter().map(|server| servers.server(config, server, joins, metrics)).collect(),
+            balancer: Balancer::new(config.balance, &weighed),
+            servers,
             checks: config.health_check.clone().map(plan),
             tags: all.iter().map(|server| secret.server(&server.name)).collect(),
             names: all.iter().map(|server| ServerName::of(&server.name)).collect(),

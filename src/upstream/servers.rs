@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -30,7 +31,10 @@ pub struct Server {
     pub authority: String,
     /// What its connections count with.
     pub metrics: ServerMetrics,
+    /// That in the file, or the record that it was found by.
     weight: AtomicU32,
+    /// That which the operator has put in its place; [`NO_WEIGHT`] if none.
+    ordered_weight: AtomicU32,
     /// The [`State`] in the file, as its discriminant.
     state: AtomicU8,
     /// That which the operator has put in its place; [`NO_STATE`] if none.
@@ -68,6 +72,9 @@ pub enum Joins {
 
 /// No [`State`]'s discriminant.
 const NO_STATE: u8 = u8::MAX;
+
+/// Nobody's weight.
+const NO_WEIGHT: u32 = 0;
 
 /// Names a server among all of the process, also of those that are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,6 +141,7 @@ impl Servers {
             authority: config.address.to_string(),
             metrics,
             weight: AtomicU32::new(config.weight),
+            ordered_weight: AtomicU32::new(NO_WEIGHT),
             state: AtomicU8::new(config.state as u8),
             ordered: AtomicU8::new(NO_STATE),
             leaving: Mutex::default(),
@@ -166,7 +174,7 @@ impl Server {
     /// What balancing needs to know of it at `now`.
     pub fn candidate(&self, now: Instant) -> Candidate {
         Candidate {
-            weight: self.weight.load(Ordering::Relaxed),
+            weight: self.weight(),
             open: self.connections(),
             is_up: self.health.is_open(now),
             warmth: self.health.warmth(now),
@@ -187,6 +195,23 @@ impl Server {
     /// Since when it is down, and what has put it down, in words.
     pub fn down(&self) -> Option<(Instant, Box<str>)> {
         self.health.down()
+    }
+
+    /// Its share of the clients against its siblings: 1 to 256. An upstream balances by what this was when it was
+    /// made.
+    pub fn weight(&self) -> u32 {
+        self.ordered_weight().unwrap_or(self.weight.load(Ordering::Relaxed))
+    }
+
+    /// The weight that the operator has put in the place of that in the file.
+    pub fn ordered_weight(&self) -> Option<u32> {
+        Some(self.ordered_weight.load(Ordering::Relaxed)).filter(|weight| *weight != NO_WEIGHT)
+    }
+
+    /// Puts `weight` in the place of that in the file, whatever that says from now on; `None`: the file counts
+    /// again. Upstreams that are made behind it balance by it.
+    pub fn weigh(&self, weight: Option<NonZeroU32>) {
+        self.ordered_weight.store(weight.map_or(NO_WEIGHT, NonZeroU32::get), Ordering::Relaxed);
     }
 
     /// What it may get at this moment.

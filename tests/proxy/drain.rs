@@ -21,8 +21,8 @@ async fn echo() -> Upstream {
     Upstream::start().await
 }
 
-async fn json_of(proxy: &Proxy, target: &str) -> Value {
-    let answer = proxy.change(target).await;
+async fn json_of(proxy: &Proxy, name: &str, order: Value) -> Value {
+    let answer = proxy.order(name, order).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
     serde_json::from_str(&answer.text()).expect("it is JSON")
 }
@@ -50,7 +50,7 @@ async fn ends_are_spread_over_the_window_and_said_to_both_sides() {
         .run()
         .await;
     // Only `a` speaks WebSocket, so there is nobody else for now.
-    proxy.change("/state?upstream=chat&server=b&state=maint").await;
+    proxy.order("state", json!({ "upstream": "chat", "server": "b", "state": "maint" })).await;
     let (mut clients, mut servers) = (Vec::new(), JoinSet::new());
     for _ in 0..CLIENTS {
         let (client, mut server) = open(&proxy, &a).await;
@@ -62,11 +62,11 @@ async fn ends_are_spread_over_the_window_and_said_to_both_sides() {
             frame
         });
     }
-    proxy.change("/state?upstream=chat&server=b&state=ready").await;
+    proxy.order("state", json!({ "upstream": "chat", "server": "b", "state": "ready" })).await;
     let began = Instant::now();
     let mut ends = JoinSet::new();
     clients.into_iter().for_each(|client| drop(ends.spawn(closed(client))));
-    let progress = json_of(&proxy, "/drain?upstream=chat&server=a&spread=4s").await;
+    let progress = json_of(&proxy, "drain", json!({ "upstream": "chat", "server": "a", "spread": "4s" })).await;
     assert_eq!((&progress["open_before"], &progress["is_over"]), (&json!(CLIENTS), &json!(false)), "{progress}");
 
     // Whoever is new goes elsewhere.
@@ -89,12 +89,12 @@ async fn ends_are_spread_over_the_window_and_said_to_both_sides() {
     let line = proxy.logged_path("/ws").await;
     assert_eq!((&line["end_reason"], &line["close_code"]), (&json!("drained"), &json!(1012)), "{line}");
 
-    let drains: Value = serde_json::from_str(&proxy.admin("/drains").await.text()).expect("it is JSON");
+    let drains: Value = serde_json::from_str(&proxy.admin("/api/v1/drains").await.text()).expect("it is JSON");
     assert_eq!(
         (&drains[0]["server"], &drains[0]["open"], &drains[0]["is_over"]),
         (&json!("a"), &json!(0), &json!(true))
     );
-    assert_eq!(proxy.change("/undrain?upstream=chat&server=a").await.status(), 200);
+    assert_eq!(proxy.order("undrain", json!({ "upstream": "chat", "server": "a" })).await.status(), 200);
     let (client, server) = Box::pin(soon("a client of the server again", open_balanced(&proxy, &a))).await;
     drop((client, server));
 }
@@ -128,15 +128,15 @@ async fn who_has_not_left_stays_when_it_is_undone() {
     for _ in 0..20 {
         pairs.push(open(&proxy, &server).await);
     }
-    json_of(&proxy, "/drain?upstream=chat&server=a&spread=20s").await;
+    json_of(&proxy, "drain", json!({ "upstream": "chat", "server": "a", "spread": "20s" })).await;
     some_have_left(&proxy, 20).await; // Nobody answers, so each takes five seconds.
-    assert_eq!(proxy.change("/undrain?upstream=chat&server=a").await.status(), 200);
+    assert_eq!(proxy.order("undrain", json!({ "upstream": "chat", "server": "a" })).await.status(), 200);
     tokio::time::sleep(seconds(6)).await; // All that were told to leave have.
     let left = proxy.metrics().await.sum(OPEN, &[]);
     assert!((10.0..=18.0).contains(&left), "{left}");
     tokio::time::sleep(millis(500)).await;
     assert_eq!(proxy.metrics().await.sum(OPEN, &[]), left);
-    assert_eq!(proxy.admin("/drains").await.text(), "[]\n");
+    assert_eq!(proxy.admin("/api/v1/drains").await.text(), "[]\n");
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn an_event_that_has_begun_comes_to_its_end() {
     within_event.until(b"data: a\n\r\n").await;
     second.send("9\r\ndata: b\n\n\r\n").await;
     between.until(b"data: b\n\n\r\n").await;
-    json_of(&proxy, "/drain?spread=0s").await;
+    json_of(&proxy, "drain", json!({ "spread": "0s" })).await;
     let rest = String::from_utf8(between.rest().await).expect("text");
     let wait = rest.strip_suffix("\n\n\r\n0\r\n\r\n").and_then(|it| it.rsplit_once("retry: ")).map(|(_, wait)| wait);
     let wait: u64 = wait.and_then(|wait| wait.parse().ok()).unwrap_or_else(|| panic!("{rest:?}"));
@@ -185,7 +185,7 @@ async fn a_server_that_is_taken_out_is_emptied_where_that_is_wanted_and_kept_whe
     tokio::time::sleep(seconds(6)).await; // All that were told to leave have.
     let left = proxy.metrics().await.sum(OPEN, &[]);
     assert!((10.0..=18.0).contains(&left), "{left}");
-    assert_eq!(proxy.admin("/drains").await.text(), "[]\n");
+    assert_eq!(proxy.admin("/api/v1/drains").await.text(), "[]\n");
     open(&proxy, &a).await;
 }
 
@@ -194,7 +194,7 @@ async fn an_upstream_is_emptied_once_and_who_comes_back_stays() {
     let server = echo().await;
     let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
     let (before, _server) = open(&proxy, &server).await;
-    json_of(&proxy, "/drain?upstream=chat&spread=0s").await;
+    json_of(&proxy, "drain", json!({ "upstream": "chat", "spread": "0s" })).await;
     assert_eq!(closed(before).await.1, (CLOSE, close(1012, "service restart")));
     let (mut after, _other) = open(&proxy, &server).await;
     after.stays_silent(seconds(2)).await;
@@ -204,10 +204,10 @@ async fn an_upstream_is_emptied_once_and_who_comes_back_stays() {
 async fn a_process_that_is_drained_serves_but_wants_nobody() {
     let server = Upstream::named("a").await;
     let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
-    json_of(&proxy, "/drain?spread=0s").await;
+    json_of(&proxy, "drain", json!({ "spread": "0s" })).await;
     assert_eq!(proxy.admin("/readyz").await.status(), 503);
     assert_eq!(proxy.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.text(), "a");
-    assert_eq!(proxy.change("/undrain").await.status(), 200);
+    assert_eq!(proxy.order("undrain", json!({})).await.status(), 200);
     assert_eq!(proxy.admin("/readyz").await.status(), 200);
 }
 
@@ -252,7 +252,7 @@ async fn sessions_by_polling_are_told_to_begin_again_and_what_they_post_arrives(
             sessions.push(sid);
         }
     }
-    json_of(&proxy, "/drain?upstream=chat&server=a&spread=4s").await;
+    json_of(&proxy, "drain", json!({ "upstream": "chat", "server": "a", "spread": "4s" })).await;
     let count = async || {
         let mut told = 0;
         for sid in &sessions {
@@ -302,7 +302,7 @@ async fn a_server_is_told_of_a_farewell_as_it_is_told_of_requests() {
         proxy.exchange(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await.text()
     };
     let sid = ask("").await.split('"').nth(3).expect("a session id").to_owned();
-    json_of(&proxy, "/drain?upstream=chat&server=a&spread=0s").await;
+    json_of(&proxy, "drain", json!({ "upstream": "chat", "server": "a", "spread": "0s" })).await;
     assert_eq!(ask(&format!("&sid={sid}")).await, "1");
     heard.recv().await.expect("the handshake");
     let (start, body) = soon("the farewell", heard.recv()).await.expect("the server is there");

@@ -53,7 +53,8 @@ async fn each_client_comes_back_once_and_misses_nothing() {
 
     let of_red = servers[0].node.said("begun").len();
     assert!((50..=150).contains(&of_red), "{of_red} of 300");
-    let answer = proxy.change(&format!("/drain?upstream=chat&server=red&spread={SPREAD}s")).await;
+    let answer =
+        proxy.order("drain", json!({ "upstream": "chat", "server": "red", "spread": format!("{SPREAD}s") })).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
     // A poll that is parked is answered by the server's next push, and the one behind it is told.
     tokio::time::sleep(seconds(SPREAD + 5)).await;

@@ -2,6 +2,8 @@
 
 use steadfast::relay::EndReason;
 
+use serde_json::json;
+
 use crate::harness::relay::{open_events, open_tunnel};
 use crate::harness::upstream::{Refusing, ok};
 use crate::harness::websocket::{masked_frame, open};
@@ -40,7 +42,7 @@ async fn end_for(reason: EndReason) -> (Proxy, &'static str) {
         EndReason::Drained => {
             let proxy = chat().run().await;
             let (mut client, _upstream) = open_events(&proxy, &server).await;
-            assert_eq!(proxy.change("/drain?spread=0s").await.status(), 200);
+            assert_eq!(proxy.order("drain", json!({ "spread": "0s" })).await.status(), 200);
             client.rest().await;
             (proxy, "/events")
         }

@@ -71,9 +71,9 @@ async fn a_page_in_a_browser_cannot_ask_the_admin_address_by_its_own_name() {
     let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
     for (path, host, status) in [
         ("/metrics", "localhost:9900", 200),
-        ("/relays", "127.0.0.1", 200),
+        ("/api/v1/relays", "127.0.0.1", 200),
         ("/metrics", "evil.example.com", 403),
-        ("/relays", "evil.example.com:9900", 403),
+        ("/api/v1/relays", "evil.example.com:9900", 403),
         ("/healthz", "evil.example.com", 200),
     ] {
         let mut client = proxy.connect_admin().await;
@@ -91,10 +91,10 @@ async fn an_admin_address_with_a_token_answers_whoever_brings_it() {
     let proxy = setup.admin(&format!("token_file: {}", file.path().display())).run().await;
     for (path, field, status) in [
         ("/metrics", "", 401),
-        ("/relays", "Authorization: Bearer 0123456789abcdeF\r\n", 401),
+        ("/api/v1/relays", "Authorization: Bearer 0123456789abcdeF\r\n", 401),
         ("/nothing", "Authorization: Basic 0123456789abcdef\r\n", 401),
         ("/metrics", "Authorization: Bearer 0123456789abcdef\r\n", 200),
-        ("/relays", "Authorization: bearer 0123456789abcdef\r\n", 200),
+        ("/api/v1/relays", "Authorization: bearer 0123456789abcdef\r\n", 200),
         ("/healthz", "", 200),
         ("/readyz", "", 200),
     ] {
@@ -106,7 +106,7 @@ async fn an_admin_address_with_a_token_answers_whoever_brings_it() {
         assert_eq!(answer.head.field("www-authenticate"), challenge);
     }
     let mut client = proxy.connect_admin().await;
-    client.send("DELETE /relays/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    client.send("DELETE /api/v1/relays/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     assert_eq!(client.response().await.status(), 401);
 }
 

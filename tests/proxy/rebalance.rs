@@ -109,7 +109,7 @@ async fn until_open_at(proxy: &Proxy, server: &str, count: usize) {
 }
 
 async fn plan(proxy: &Proxy) -> Value {
-    let answer = proxy.admin("/rebalance?upstream=chat").await;
+    let answer = proxy.admin("/api/v1/rebalance?upstream=chat").await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
     serde_json::from_str(&answer.text()).expect("it is JSON")
 }

@@ -61,7 +61,7 @@ async fn relays_are_listed_with_what_they_are() {
         .route("{ upstream: chat }")
         .run()
         .await;
-    assert_eq!(proxy.relays("").await, json!({ "count": 0, "complete": true, "relays": [] }));
+    assert_eq!(proxy.relays("").await, json!({ "count": 0, "complete": true, "next": null, "relays": [] }));
 
     let mut client = proxy.send(websocket_request("/ws", "X-Forwarded-For: 192.0.2.7\r\n")).await;
     let mut upstream = one.accept().await;
@@ -83,7 +83,7 @@ async fn relays_are_listed_with_what_they_are() {
         "id": relay["id"], "kind": "websocket", "upstream": "chat", "server": "a", "client": "192.0.2.7",
         "age_ms": relay["age_ms"], "idle_ms": relay["idle_ms"], "bytes_in": 8, "bytes_out": 6, "ending": null,
     });
-    assert_eq!(listing, json!({ "count": 1, "complete": true, "relays": [expected] }));
+    assert_eq!(listing, json!({ "count": 1, "complete": true, "next": null, "relays": [expected] }));
     let times = [&relay["age_ms"], &relay["idle_ms"]].map(|time| time.as_u64().expect("a number"));
     assert!(times[0] >= 300 && (200..=times[0] + 100).contains(&times[1]), "{relay}");
 
@@ -103,6 +103,10 @@ async fn relays_are_listed_with_what_they_are() {
         ("server=a&kind=websocket", 1, vec![first]),
         ("server=b&kind=websocket", 0, vec![]),
         ("upstream=nobody", 0, vec![]),
+        ("client=192.0.2.7", 1, vec![first]),
+        ("client=192.0.2.8", 0, vec![]),
+        ("min_age=200ms", 3, vec![third, second, first]),
+        ("min_age=1h", 0, vec![]),
     ] {
         let listing = proxy.relays(query).await;
         assert_eq!((&listing["count"], ids(&listing)), (&json!(count), expected), "{query}");
@@ -196,17 +200,17 @@ async fn what_is_no_question_about_relays_is_refused() {
     let server = Upstream::start().await;
     let proxy = Proxy::start().upstream("chat", &[&server]).run().await;
     for (method, path, status) in [
-        ("GET", "/relays?limit=0", 400),
-        ("GET", "/relays?colour=red", 400),
-        ("HEAD", "/relays", 200),
-        ("DELETE", "/relays", 405),
-        ("GET", "/relays/1", 405),
-        ("POST", "/relays/1", 405),
-        ("DELETE", "/relays/", 400),
-        ("DELETE", "/relays/x", 400),
-        ("DELETE", "/relays/-1", 400),
-        ("DELETE", "/relays/1/2", 400),
-        ("DELETE", "/relays/18446744073709551615", 404),
+        ("GET", "/api/v1/relays?limit=0", 400),
+        ("GET", "/api/v1/relays?colour=red", 400),
+        ("HEAD", "/api/v1/relays", 200),
+        ("DELETE", "/api/v1/relays", 405),
+        ("GET", "/api/v1/relays/1", 404),
+        ("POST", "/api/v1/relays/1", 405),
+        ("DELETE", "/api/v1/relays/", 400),
+        ("DELETE", "/api/v1/relays/x", 400),
+        ("DELETE", "/api/v1/relays/-1", 400),
+        ("DELETE", "/api/v1/relays/1/2", 400),
+        ("DELETE", "/api/v1/relays/18446744073709551615", 404),
         ("DELETE", "/metrics", 405),
         ("POST", "/readyz", 405),
     ] {

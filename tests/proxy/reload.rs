@@ -3,6 +3,8 @@
 
 use std::process::{Command, Stdio};
 
+use serde_json::{Value, json};
+
 use crate::harness::proxy::{BINARY, connect};
 use crate::harness::relay::open_events;
 use crate::harness::tls::listening;
@@ -36,11 +38,13 @@ async fn routes_servers_and_time_outs_change_and_no_connection_is_touched() {
         (format!("\"{}\", weight: 1, name: a", a.address()), format!("\"{}\", weight: 1, name: c", c.address()));
     let answer = proxy.reload(&[(&from, &to), ("/news, upstream: news", "/other, upstream: news")]).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
-    assert_eq!(
-        answer.text(),
-        "routes: { path: /news, upstream: news } removed\nroutes: { path: /other, upstream: news } added\n\
-         upstreams.chat.servers: a removed\nupstreams.chat.servers: c added\n"
-    );
+    let changes = [
+        "routes: { path: /news, upstream: news } removed",
+        "routes: { path: /other, upstream: news } added",
+        "upstreams.chat.servers: a removed",
+        "upstreams.chat.servers: c added",
+    ];
+    assert_eq!(answer.json(), json!({ "changes": changes }));
 
     // A connection that was there finds what is in force now, as a new one does.
     kept.send(GET).await;
@@ -76,12 +80,14 @@ async fn a_file_that_is_wrong_changes_nothing_and_says_why() {
     ] {
         let answer = proxy.reload(&[change]).await;
         assert_eq!(answer.status(), 422, "{}", answer.text());
-        assert!(answer.text().contains(part), "{}", answer.text());
+        let mistakes = answer.json()["mistakes"].clone();
+        let lines = mistakes.as_array().expect("a list of lines").iter().filter_map(Value::as_str);
+        assert!(lines.clone().any(|line| line.contains(part)), "{mistakes}");
         proxy.heard("refused, nothing has changed").await;
         assert_eq!(proxy.exchange(GET).await.text(), "a");
         proxy.rewrite(&[(change.1, change.0)]);
     }
-    assert_eq!(proxy.reload(&[]).await.text(), "nothing has changed\n");
+    assert_eq!(proxy.reload(&[]).await.json(), json!({ "changes": [] }));
     let count = async |result| proxy.metrics().await.sum("steadfast_reloads_total", &[("result", result)]);
     assert_eq!((count("refused").await, count("ok").await), (3.0, 1.0));
 }
@@ -220,7 +226,9 @@ async fn the_command_reloads_and_a_page_of_another_site_does_not() {
     assert_eq!(code, Some(2), "{text}");
 
     let mut page = connect(admin.parse().expect("an address")).await;
-    page.send(format!("POST /reload HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
-        .await;
+    page.send(format!(
+        "POST /api/v1/reload HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    ))
+    .await;
     assert_eq!(page.response().await.status(), 403);
 }

@@ -71,12 +71,15 @@ async fn counted(proxy: &Proxy, expected: [(&str, f64); 2]) {
 /// A proxy before two servers, of which `a` gets the first stream.
 async fn before_two(a: &Upstream, b: &Upstream, sse: &str) -> Proxy {
     let proxy = Proxy::start().upstream("chat", &[&Named(a, "a"), &Named(b, "b")]).sse(sse).run().await;
-    proxy.change("/state?upstream=chat&server=b&state=maint").await;
+    proxy.order("state", json!({ "upstream": "chat", "server": "b", "state": "maint" })).await;
     proxy
 }
 
 async fn is_ready(proxy: &Proxy, server: &str) {
-    assert_eq!(proxy.change(&format!("/state?upstream=chat&server={server}&state=ready")).await.status(), 200);
+    assert_eq!(
+        proxy.order("state", json!({ "upstream": "chat", "server": server, "state": "ready" })).await.status(),
+        200
+    );
 }
 
 #[tokio::test]
@@ -116,7 +119,7 @@ async fn a_stream_goes_on_behind_the_last_event_when_its_server_is_lost() {
         let framed = chunk("id: 1\ndata: a\n\n").len() + chunk("id: 2\ndata: b\n\n").len() + "0\r\n\r\n".len();
         assert!(line["bytes_out"].as_u64().is_some_and(|bytes| bytes >= framed as u64), "{line}");
         assert_eq!(proxy.log().iter().filter(|line| line.contains("/events")).count(), 1);
-        proxy.change("/state?upstream=chat&server=a&state=maint").await;
+        proxy.order("state", json!({ "upstream": "chat", "server": "a", "state": "maint" })).await;
         client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut upstream = b.accept().await;
         assert_eq!(upstream.request().await.head.start, "GET /next HTTP/1.1");
@@ -324,7 +327,7 @@ async fn a_drained_server_is_left_between_two_events() {
     upstream.send(chunk("id: 1\ndata: a\n\nid: 2\n")).await;
     expect(&mut client, "id: 1\ndata: a\n\nid: 2\n").await;
     is_ready(&proxy, "b").await;
-    assert_eq!(proxy.change("/drain?upstream=chat&server=a&spread=0s").await.status(), 200);
+    assert_eq!(proxy.order("drain", json!({ "upstream": "chat", "server": "a", "spread": "0s" })).await.status(), 200);
     tokio::time::sleep(millis(300)).await;
     assert_eq!(b.accepted(), 0, "an event has begun");
     upstream.send(chunk("data: b\n\n")).await;
@@ -337,7 +340,7 @@ async fn a_drained_server_is_left_between_two_events() {
     counted(&proxy, [("resumed", 1.0), ("failed", 0.0)]).await;
 
     // Where all of them are to be left, it ends.
-    assert_eq!(proxy.change("/drain?upstream=chat&spread=0s").await.status(), 200);
+    assert_eq!(proxy.order("drain", json!({ "upstream": "chat", "spread": "0s" })).await.status(), 200);
     expect_return(&mut client).await;
     assert_eq!(proxy.logged_path("/events").await["end_reason"], "drained");
     next.ends().await;
@@ -351,7 +354,7 @@ async fn a_stream_on_its_server_ends_when_nobody_else_is_there() {
     let (mut client, mut upstream) = open(&proxy, &a, STREAM).await;
     upstream.send(chunk("id: 1\ndata: a\n\n")).await;
     expect(&mut client, "id: 1\ndata: a\n\n").await;
-    assert_eq!(proxy.change("/drain?upstream=chat&server=a&spread=0s").await.status(), 200);
+    assert_eq!(proxy.order("drain", json!({ "upstream": "chat", "server": "a", "spread": "0s" })).await.status(), 200);
     expect_return(&mut client).await;
     counted(&proxy, [("failed", 1.0), ("resumed", 0.0)]).await;
     assert_eq!(a.accepted(), 1);

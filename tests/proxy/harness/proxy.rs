@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::Socket;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::net::{TcpSocket, TcpStream};
@@ -354,14 +354,19 @@ impl Proxy {
     /// answer.
     pub(crate) async fn reload(&self, changes: &[(&str, &str)]) -> Message {
         self.rewrite(changes);
-        self.change("/reload").await
+        self.order("reload", json!({})).await
     }
 
-    /// What the admin address answers to a POST that changes something.
-    pub(crate) async fn change(&self, target: &str) -> Message {
+    /// What the admin address answers to an order of this name.
+    pub(crate) async fn order(&self, name: &str, order: Value) -> Message {
+        self.order_of(name, &order.to_string()).await
+    }
+
+    /// The same to any text in its place.
+    pub(crate) async fn order_of(&self, name: &str, body: &str) -> Message {
         let mut client = self.connect_admin().await;
-        let fields = "Host: localhost\r\nX-Steadfast: 1\r\nContent-Length: 0\r\nConnection: close\r\n";
-        client.send(format!("POST {target} HTTP/1.1\r\n{fields}\r\n")).await;
+        let fields = format!("Host: localhost\r\nX-Steadfast: 1\r\nContent-Length: {}\r\n", body.len());
+        client.send(format!("POST /api/v1/{name} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n{body}")).await;
         client.response().await
     }
 
@@ -423,9 +428,9 @@ impl Proxy {
 
     /// The relays that a query string asks for.
     pub(crate) async fn relays(&self, query: &str) -> Value {
-        let page = self.admin(&format!("/relays?{query}")).await;
+        let page = self.admin(&format!("/api/v1/relays?{query}")).await;
         assert_eq!(page.status(), 200, "{}", page.text());
-        serde_json::from_str(&page.text()).expect("it is JSON")
+        page.json()
     }
 
     /// The listing of relays once there are `count` of them: a head may be seen before its relay is.
@@ -445,7 +450,7 @@ impl Proxy {
 
     /// Ends the relay of this id; the status of the answer.
     pub(crate) async fn end_relay(&self, id: &Value) -> u16 {
-        self.admin_asked("DELETE", &format!("/relays/{id}")).await.status()
+        self.admin_asked("DELETE", &format!("/api/v1/relays/{id}")).await.status()
     }
 
     /// The metrics of this moment.
