@@ -11,7 +11,8 @@ use crate::affinity::forwarded::X_FORWARDED_FOR;
 use super::{
     AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Discovery, Drain, Find, Hash, HealthCheck,
     Ipv6Prefix, Keyless, Learn, Limits, LogFormat, LogPath, Pacing, Pick, Probe, Rebalance, Redis, Removed, Session,
-    SessionStore, Shutdown, Sse, StickyCookie, TcpKeepalive, Timeouts, Tolerance, TrustedProxies, WebSocket,
+    SessionStore, Share, Shutdown, Sse, StickyCookie, TcpKeepalive, Timeouts, Tolerance, Traces, TrustedProxies,
+    WebSocket,
 };
 
 impl TrustedProxies {
@@ -211,6 +212,14 @@ impl Default for Admin {
 impl Default for AccessLog {
     fn default() -> Self {
         Self { path: LogPath::Stdout, format: LogFormat::Json }
+    }
+}
+
+impl Default for Traces {
+    /// Of what a proxy sees, one in a hundred says enough of how it is.
+    fn default() -> Self {
+        let sample = Share::new(10_000).expect("one per cent is a share");
+        Self { endpoint: String::new(), sample, service_name: "steadfast".to_owned(), propagate: true }
     }
 }
 

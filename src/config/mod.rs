@@ -28,6 +28,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod token;
+mod traces;
 mod units;
 mod value;
 
@@ -53,6 +54,7 @@ pub use self::file::{LoadError, load, parse};
 pub use self::fitness::{Drain, HealthCheck, OnDown, Probe, Rebalance, Removed, Tolerance};
 pub use self::mistakes::Mistakes;
 pub use self::token::Token;
+pub use self::traces::{Share, Traces};
 pub use self::units::duration_within;
 
 /// Everything one configuration file says.
@@ -82,6 +84,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// One line per request.
     pub access_log: AccessLog,
+    /// Spans of requests and relays, for a collector; `None`: nothing is traced.
+    pub traces: Option<Traces>,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// Where the next process asks for the connections of this one; `None`: nowhere.

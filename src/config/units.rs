@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::Share;
 use super::mistakes::quoted;
 
 /// Reads a duration such as `15s`; it must lie in `range`.
@@ -26,6 +27,33 @@ pub(super) fn size_within(text: &str, range: &RangeInclusive<usize>) -> Result<u
         format!("{} is out of range; write {least} to {most}", quoted(text))
     })
 }
+
+/// Reads a share such as `1%` or `0.05%`.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub(super) fn share(text: &str) -> Result<Share, String> {
+    let shown = quoted(text);
+    let number = text.strip_suffix('%').ok_or_else(|| {
+        format!("{shown} is not a share; write a number and a percent sign, together, such as 1% or 0.05%")
+    })?;
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) {
+        return Err(format!(
+            "{shown} is not a share; write a number in front of the percent sign, such as 1% or 0.05%"
+        ));
+    }
+    if part.len() > SHARE_DIGITS {
+        return Err(format!("{shown} is too fine; write at most {SHARE_DIGITS} digits behind the point"));
+    }
+    // One per cent is 10,000 millionths.
+    let millionths = format!("{whole}{part:0<SHARE_DIGITS$}").parse().ok().and_then(Share::new);
+    millionths.ok_or_else(|| format!("{shown} is out of range; write 0% to 100%"))
+}
+
+/// Behind the point of a percentage, so that it is a whole number of millionths.
+const SHARE_DIGITS: usize = 4;
 
 /// Milliseconds; `None` for more than there are.
 fn duration(text: &str) -> Result<Option<u64>, String> {
@@ -170,6 +198,34 @@ mod tests {
         let range = Duration::ZERO..=DAY;
         assert_eq!(duration_within("0s", &range), Ok(Duration::ZERO));
         assert_eq!(duration_within("2d", &range), Err("\"2d\" is out of range; write 0ms to 1d".to_owned()));
+    }
+
+    #[test]
+    fn shares_are_per_cent() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<u32, &str>) {
+            let actual = share(text).map(Share::millionths);
+            assert_eq!(actual, expected.map_err(str::to_owned), "text: {text:?}");
+        }
+
+        check("0%", Ok(0));
+        check("1%", Ok(10_000));
+        check("100%", Ok(1_000_000));
+        check("100.0000%", Ok(1_000_000));
+        check("0.0001%", Ok(1));
+        check("12.5%", Ok(125_000));
+        check("007%", Ok(70_000));
+        check("100.0001%", Err("\"100.0001%\" is out of range; write 0% to 100%"));
+        check("99999999999999999999%", Err("\"99999999999999999999%\" is out of range; write 0% to 100%"));
+        check("0.00001%", Err("\"0.00001%\" is too fine; write at most 4 digits behind the point"));
+        for text in ["1", "0.5", "", "half", "1 percent", "1‰"] {
+            let right = "is not a share; write a number and a percent sign, together, such as 1% or 0.05%";
+            check(text, Err(&format!("{text:?} {right}")));
+        }
+        for text in ["%", "-1%", "+1%", "1.%", ".5%", "1 %", "1e1%", "1.2.3%", "١%"] {
+            let right = "is not a share; write a number in front of the percent sign, such as 1% or 0.05%";
+            check(text, Err(&format!("{text:?} {right}")));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod routes;
 mod servers;
 mod session_store;
 mod tls;
+mod traces;
 mod upstreams;
 
 use std::num::NonZeroUsize;
@@ -48,6 +49,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         limits: limits(&mut fields),
         tcp_keepalive: tcp_keepalive(&mut fields),
         access_log: access_log(&mut fields),
+        traces: traces::traces(&mut fields),
         shutdown: shutdown(&mut fields),
         hand_over: hand_over(&mut fields),
         threads: threads(&mut fields),

@@ -9,8 +9,8 @@ use super::config;
 use crate::config::{
     AcceptEncoding, AccessLog, Admin, AffinitySource, Balance, ClientIp, Config, Drain, Find, Hash, HostPattern,
     Ipv6Prefix, Keyless, Learn, Limits, LoadError, LogFormat, LogPath, OnDown, Password, Pick, ProxyProtocol, Redis,
-    Route, Server, Session, SessionStore, Shutdown, Sse, State, TcpKeepalive, Timeouts, Tolerance, TrustedProxies,
-    WebSocket, load,
+    Route, Server, Session, SessionStore, Share, Shutdown, Sse, State, TcpKeepalive, Timeouts, Tolerance, Traces,
+    TrustedProxies, WebSocket, load,
 };
 use crate::proxy_protocol::Version;
 use crate::tls::front;
@@ -65,6 +65,7 @@ fn the_smallest_file_gets_the_documented_defaults() {
     assert_eq!(config.tcp_keepalive, TcpKeepalive::default());
     assert_eq!(config.admin, Some(Admin::default()));
     assert_eq!(config.access_log, AccessLog::default());
+    assert_eq!(config.traces, None);
     assert_eq!(config.shutdown, Shutdown::default());
     assert_eq!(config.threads, std::thread::available_parallelism().unwrap());
 }
@@ -307,6 +308,31 @@ fn off_is_off_however_yaml_spells_it() {
         let config = smallest_and(&format!("access_log: {{ format: {off} }}"));
         assert_eq!(config.access_log.format, LogFormat::Off, "off: {off}");
     }
+}
+
+#[test]
+fn traces_are_off_until_they_have_somewhere_to_go() {
+    #[track_caller]
+    fn check(written: &str, expected: Option<&Traces>) {
+        assert_eq!(smallest_and(&format!("traces: {written}")).traces.as_ref(), expected, "traces: {written}");
+    }
+
+    check("off", None);
+    check("false", None);
+    let traces = Traces {
+        endpoint: "http://127.0.0.1:4318/v1/traces".to_owned(),
+        sample: Share::new(10_000).unwrap(),
+        service_name: "steadfast".to_owned(),
+        propagate: true,
+    };
+    check("{ endpoint: \"http://127.0.0.1:4318\" }", Some(&traces));
+    check("{ endpoint: \"http://127.0.0.1:4318/\" }", Some(&traces));
+    let to = |endpoint: &str| Traces { endpoint: endpoint.to_owned(), ..traces.clone() };
+    check("{ endpoint: \"http://otel.internal\" }", Some(&to("http://otel.internal/v1/traces")));
+    check("{ endpoint: \"http://[::1]:4318/team-a/\" }", Some(&to("http://[::1]:4318/team-a/v1/traces")));
+    let all = "{ endpoint: \"http://127.0.0.1:4318\", sample: 0.05%, service_name: edge proxy, propagate: off }";
+    let sample = Share::new(500).unwrap();
+    check(all, Some(&Traces { sample, service_name: "edge proxy".to_owned(), propagate: false, ..traces }));
 }
 
 #[test]

@@ -90,7 +90,7 @@ upstreams: {}
         "25: routes[2]: never reached, because routes[1] has the same host and path; remove one",
         "26: shutdwon: unknown key; did you mean \"shutdown\"? (known here: trusted_proxies, \
          listeners, client_ip, upstreams, routes, admin, resolver, affinity_secret_file, session_store, limits, tcp_keepalive, \
-         access_log, shutdown, hand_over, threads)",
+         access_log, traces, shutdown, hand_over, threads)",
         "28: upstreams: duplicate key, also on line 6; keep one of them",
     ];
     assert_eq!(complaints(text), expected);
@@ -176,7 +176,7 @@ fn keys_of_the_file_are_known() {
 }
 
 const KEYS: &str = "trusted_proxies, listeners, client_ip, upstreams, routes, admin, resolver, affinity_secret_file, session_store, limits, \
-                    tcp_keepalive, access_log, shutdown, hand_over, threads";
+                    tcp_keepalive, access_log, traces, shutdown, hand_over, threads";
 
 #[test]
 fn the_file_is_one_yaml_document() {

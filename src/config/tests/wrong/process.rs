@@ -136,6 +136,63 @@ fn the_access_log_has_a_place_and_a_format() {
 }
 
 #[test]
+fn traces_go_to_a_collector() {
+    #[track_caller]
+    fn check(value: &str, expected: &str) {
+        let complaint = complaint(&with("traces", value));
+        assert_eq!(complaint, format!("4: traces{expected}"), "traces: {value}");
+    }
+
+    let mapping = r#"write a mapping such as { endpoint: "http://127.0.0.1:4318" }, or off"#;
+    check("on", &format!(": \"on\" is text; {mapping}"));
+    check("[]", &format!(": this is a list; {mapping}"));
+    let right = r#"write the URL of a collector that takes OTLP over HTTP, such as "http://127.0.0.1:4318""#;
+    check("{}", &format!(".endpoint: missing; {right}"));
+    for (endpoint, expected) in [
+        ("1", format!("1 is a number; {right}")),
+        (r#""127.0.0.1:4318""#, format!("\"127.0.0.1:4318\" has no scheme; {right}")),
+        ("grpc://a:4317", format!("\"grpc://a:4317\" asks for gRPC; {right}")),
+        ("ftp://a:4317", format!("\"ftp://a:4317\" has the scheme \"ftp\"; {right}")),
+        (
+            "https://a:4318",
+            "\"https://a:4318\" asks for TLS, which is not supported here; send to a collector nearby by http".into(),
+        ),
+        (
+            "http://a:4317",
+            "\"http://a:4317\" is where collectors take gRPC; OTLP over HTTP is usually at port 4318".into(),
+        ),
+        (
+            "http://a:4318/v1/traces/",
+            "\"http://a:4318/v1/traces/\" ends in /v1/traces, which is added by itself; leave it out".into(),
+        ),
+        (
+            "http://me:s3cret@a:4318",
+            "\"http://***@a:4318\" has a login, which is not sent; set OTEL_EXPORTER_OTLP_HEADERS instead".into(),
+        ),
+        ("http://a:4318/?b", format!("\"http://a:4318/?b\" has something behind its path; {right}")),
+        (r#""http://a:4318/#b""#, format!("\"http://a:4318/#b\" has something behind its path; {right}")),
+        ("http://a:0", format!("\"http://a:0\" has no host and port to connect to; {right}")),
+        (r#""http://:4318""#, format!("\"http://:4318\" has no host and port to connect to; {right}")),
+        (r#""http://a:""#, format!("\"http://a:\" has no host and port to connect to; {right}")),
+        (r#""http://a b:4318""#, format!("\"http://a b:4318\" is no URL; {right}")),
+        (r#""http://a:99999""#, format!("\"http://a:99999\" has no host and port to connect to; {right}")),
+    ] {
+        check(&format!("{{ endpoint: {endpoint} }}"), &format!(".endpoint: {expected}"));
+    }
+    let beside = |key: &str, expected: &str| check(&format!("{{ endpoint: \"http://a\", {key} }}"), expected);
+    beside("sample: 101%", ".sample: \"101%\" is out of range; write 0% to 100%");
+    let share = "is not a share; write a number and a percent sign, together, such as 1% or 0.05%";
+    beside("sample: 0.5", &format!(".sample: \"0.5\" {share}"));
+    beside("sample: on", &format!(".sample: \"on\" {share}"));
+    beside(
+        "service_name: \"\"",
+        ".service_name: \"\" is no name; write 1 to 255 printable characters, such as steadfast",
+    );
+    beside("propagate: maybe", ".propagate: \"maybe\" is text; write on or off");
+    beside("headers: {}", ".headers: unknown key; known here: endpoint, sample, service_name, propagate");
+}
+
+#[test]
 fn threads_are_counted() {
     #[track_caller]
     fn check(value: &str, expected: &str) {
