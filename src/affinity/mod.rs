@@ -119,9 +119,21 @@ pub fn label(source: &AffinitySource) -> &'static str {
 const LABELS: [&str; 9] =
     ["none", "cookie", "header", "query", FORWARDED_FOR, CLIENT_IP, "engine_io", STICKY_COOKIE, "session"];
 
-/// The word that another process of ours has said, if it is one.
-pub fn known_label(label: &str) -> Option<&'static str> {
-    LABELS.into_iter().find(|known| *known == label)
+/// A word that [`label`] may say, or the one for none, in a byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Label(u8);
+
+impl Label {
+    /// The label of this word; that for none if nothing of ours says it.
+    pub fn of(word: &str) -> Self {
+        let place = LABELS.iter().position(|known| *known == word);
+        Self(place.and_then(|place| u8::try_from(place).ok()).unwrap_or_default())
+    }
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        LABELS[usize::from(self.0)]
+    }
 }
 
 /// A field as it stands; several fields of the name as one list, as nginx joins them.

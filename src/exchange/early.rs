@@ -228,7 +228,8 @@ impl Begun {
         });
         let reason = match planned {
             Ok((Plan::Relay(_, kind @ Kind::EventStream), mut answer)) => {
-                answer.resumable = resumption::resumable(front, &mut down, &answer, &upstream, previous_hop);
+                answer.resumable =
+                    resumption::resumable(front, &mut down, &answer, &upstream, previous_hop, record.onward());
                 let opening = Opening::Early(self.sent_at.elapsed());
                 let fields = &down.req_header().headers;
                 let client = forwarded::client(&front.client_ip, fields, previous_hop, &front.trusted);

@@ -151,6 +151,7 @@ pub(super) async fn hand_over(
     // What fails here has failed already, and the relay will find out.
     let _ = client.transport.limit_silence(unanswered);
     let _ = server.transport.probe_peer(&upstream.tcp_keepalive).and(server.transport.limit_silence(unanswered));
+    record.handed_off();
     Next::Relay(Box::new(Handover {
         client: client.transport,
         client_unread: client.unread,

@@ -51,6 +51,8 @@ use crate::affinity::tag::Secret;
 use crate::config::{ClientIp, Limits, Route, Shutdown, TcpKeepalive, TrustedProxies};
 use crate::error::ProxyError;
 use crate::handshake::{self, Handshake};
+use crate::observe::access_log::AccessLog;
+use crate::observe::traces::Onward;
 use crate::observe::{Asked, Observer, Record};
 use crate::proxy_protocol::{self, Ends};
 use crate::relay::{EndReason, Handover, Resumable};
@@ -139,7 +141,10 @@ pub async fn exchange(front: &Arc<Front>, socket: Socket, previous_hop: IpAddr) 
         Err(error) => (unreadable(front, began, &down, previous_hop), Err(error)),
     };
     let upstream = match checked {
-        Ok(upstream) => upstream,
+        Ok(route) => {
+            record.on_route(&route.path);
+            front.upstreams[route.upstream].clone()
+        }
         Err(error) => return Box::pin(refuse(down, &error, record)).await,
     };
     if let Some(wire) = wire(&down).filter(|_| down.req_header().headers.contains_key(TRANSFER_ENCODING)) {
@@ -202,6 +207,7 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
             Early::Begun(begun) => begun.await_head(&down, &mut up, &upstream, &mut record, deadline).await?,
             Early::Never | Early::At(_) => bodies::await_head(&mut down, &mut up, &upstream, deadline).await?,
         }
+        record.is_answered(up.status());
         answered(front, &mut down, &upstream, server, up, true, place).await
     };
     let answered = answered.await.map_err(|failure| blamed(failure, &upstream, server));
@@ -287,8 +293,8 @@ fn seat(front: &Front, head: &RequestHeader, previous_hop: IpAddr, record: &mut 
     Ok(())
 }
 
-/// Whether the request may be served, and by which upstream.
-fn check(front: &Front, head: &RequestHeader) -> Result<Arc<Upstream>, ProxyError> {
+/// Whether the request may be served, and by which route.
+fn check<'a>(front: &'a Front, head: &RequestHeader) -> Result<&'a Route, ProxyError> {
     if head.headers.len() > front.limits.headers {
         return Err(ProxyError::TooManyFields { max: front.limits.headers });
     }
@@ -304,7 +310,7 @@ fn check(front: &Front, head: &RequestHeader) -> Result<Arc<Upstream>, ProxyErro
     scrutiny::scrutinize(head).map_err(|_| ProxyError::Malformed)?;
     let host = route::host(head);
     let route = route::find(&front.routes, &host, head.uri.path()).map(|route| &front.routes[route]);
-    route.map(|route| front.upstreams[route.upstream].clone()).ok_or(ProxyError::NoRoute { host })
+    route.ok_or(ProxyError::NoRoute { host })
 }
 
 /// The server's side of an exchange whose final head has come.
@@ -354,7 +360,7 @@ async fn serve(
     record.named_by(place.source);
     let client = passed_on(front, down, upstream, previous_hop)?;
     if let (Some(farewell), Some(server)) = (place.farewell.take(), place.holder) {
-        let poll = request_for(down, front, previous_hop, upstream, server, &place)?;
+        let poll = request_for(down, front, previous_hop, upstream, server, &place, record.onward())?;
         Box::pin(dismissal::tell_server(upstream, server, client, poll, &farewell)).await;
         return Ok(Served::Dismissed(farewell));
     }
@@ -363,14 +369,16 @@ async fn serve(
     }
     let mut may_use_pool = true;
     loop {
+        record.asks();
         let Reached { socket, server, is_pooled } = reach(upstream, &place, client, may_use_pool).await?;
         record.connected(server);
-        let head = request_for(down, front, previous_hop, upstream, server, &place)?;
+        let head = request_for(down, front, previous_hop, upstream, server, &place, record.onward())?;
         let mut up = Box::new(Up::new(socket, down.req_header()));
         let can_repeat = is_pooled && down.is_body_empty() && down.req_header().method.is_idempotent();
         let deadline = tokio::time::Instant::now() + upstream.timeouts.response_head;
         match bodies::ask(down, &mut up, head, upstream, deadline, record).await {
             Ok(bodies::Asked::Answered { is_sent }) => {
+                record.is_answered(up.status());
                 return answered(front, down, upstream, server, up, is_sent, place).await.map(Served::Answer);
             }
             Ok(bodies::Asked::Silent) => return Ok(Served::Silent(Silent { up, server, place, deadline })),
@@ -425,11 +433,12 @@ fn request_for(
     upstream: &Upstream,
     server: usize,
     place: &Placement,
+    trace: Option<Onward>,
 ) -> Result<Vec<u8>, Failure> {
     let hop =
         PreviousHop { address: previous_hop, is_trusted: front.trusted.contains(previous_hop), scheme: scheme(down) };
     let asked = down.req_header();
-    let head = request::head(asked, hop, &upstream.servers[server].authority, place.changes(asked, upstream));
+    let head = request::head(asked, hop, &upstream.servers[server].authority, place.changes(asked, upstream, trace));
     head.ok_or(Failure::Refuse(ProxyError::Malformed))
 }
 
@@ -535,7 +544,8 @@ async fn finish(
         Ok(handoff::Plan::Relay(head, kind)) => {
             let client = forwarded::client(&front.client_ip, &down.req_header().headers, previous_hop, &front.trusted);
             let opening = handoff::Opening::Head(head);
-            answer.resumable = resumption::resumable(front, &mut down, &answer, &upstream, previous_hop);
+            answer.resumable =
+                resumption::resumable(front, &mut down, &answer, &upstream, previous_hop, record.onward());
             return Box::pin(handoff::hand_over(down, answer, opening, kind, client, upstream, record)).await;
         }
         Err(error) => return Box::pin(refuse(down, &error, record)).await,
@@ -555,7 +565,10 @@ async fn finish(
 /// The account of a request that could be read.
 fn record(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpAddr) -> Record {
     let head = down.req_header();
-    Record::new(front.observer.clone(), began, |log| {
+    let trace = front.observer.tracer.load();
+    let dice = || (fastrand::u128(..), fastrand::u64(..));
+    let trace = trace.as_deref().and_then(|tracer| tracer.follow(&head.headers, dice()));
+    Record::new(front.observer.clone(), began, trace, |log| {
         let text = |name: HeaderName| {
             head.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
@@ -572,7 +585,7 @@ fn record(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpA
             sec_websocket_key: text(SEC_WEBSOCKET_KEY).map(Into::into),
             error: None,
             browser: log
-                .wants_browser()
+                .is_some_and(AccessLog::wants_browser)
                 .then(|| Box::new((text(USER_AGENT).unwrap_or_default(), text(REFERER).unwrap_or_default()))),
         }
     })
@@ -580,7 +593,7 @@ fn record(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpA
 
 /// The account of a request whose head made no sense.
 fn unreadable(front: &Front, began: Instant, down: &ServerSession, previous_hop: IpAddr) -> Record {
-    Record::new(front.observer.clone(), began, |_| Asked {
+    Record::new(front.observer.clone(), began, None, |_| Asked {
         client: previous_hop.to_canonical(),
         previous_hop: previous_hop.to_canonical(),
         proxied_by: proxied_by(down),

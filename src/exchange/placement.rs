@@ -16,6 +16,7 @@ use crate::affinity::learned::{self, Place, SessionId};
 use crate::affinity::tag::Secret;
 use crate::affinity::{self, Asker, Finding, sticky};
 use crate::config::{AffinitySource, Learn};
+use crate::observe::traces::Onward;
 use crate::relay::strays::Origin;
 use crate::session_store::SessionStore;
 use crate::upstream::Upstream;
@@ -113,7 +114,12 @@ impl Placement {
 
     /// What of the request is between the client and us, and what has the server answer so that we
     /// can read it.
-    pub(super) fn changes<'a>(&'a self, head: &RequestHeader, upstream: &'a Upstream) -> Changes<'a> {
+    pub(super) fn changes<'a>(
+        &'a self,
+        head: &RequestHeader,
+        upstream: &'a Upstream,
+        trace: Option<Onward>,
+    ) -> Changes<'a> {
         let query = match &self.session {
             Session::Tagged { query, .. } => Some(query.as_str()),
             Session::Issued(_) | Session::Handshake(_) | Session::Foreign => None,
@@ -123,6 +129,7 @@ impl Placement {
             query,
             drops_cookie: cookie.map(|cookie| cookie.name.as_str()),
             drops_accept_encoding: self.reads.is_some() || request::wants_plain_events(head, &upstream.sse),
+            trace,
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use super::handoff::untouched;
 use super::up::Up;
 use super::{Answer, Front, request_for, wire};
+use crate::observe::traces::Onward;
 use crate::relay::{EndReason, NextServer, Quest, Relay, Resumable, ServerFraming, Stopped};
 use crate::service::Service;
 use crate::socket::{Parts, Socket};
@@ -41,6 +42,7 @@ pub(super) fn resumable(
     answer: &Answer,
     upstream: &Upstream,
     previous_hop: IpAddr,
+    trace: Option<Onward>,
 ) -> Option<Box<Resumable>> {
     upstream.sse.resume?;
     let has_no_body = answer.is_sent && down.is_body_empty();
@@ -50,7 +52,7 @@ pub(super) fn resumable(
     if !is_plain || !asked.headers.contains_key(HOST) {
         return None;
     }
-    let head = request_for(down, front, previous_hop, upstream, answer.server, &answer.place).ok()?;
+    let head = request_for(down, front, previous_hop, upstream, answer.server, &answer.place, trace).ok()?;
     let ends = answer.up.wire().passed_on().or_else(|| wire(down)?.passed_on()).or_else(|| wire(down)?.ends().ok());
     Resumable::new(head, answer.place.key.clone(), ends).map(Box::new)
 }

@@ -13,7 +13,7 @@ use crate::session_store::Learned;
 
 /// Which form messages, and the states of relays in them, have. To be raised with every change; a test
 /// knows what they look like.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The most bytes that a message may have, and so the most that are ever allocated for one.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;

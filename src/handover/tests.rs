@@ -431,16 +431,18 @@ async fn as_many_descriptors_go_with_a_message_as_the_kernel_takes() {
     other.read_exact(&mut [0]).unwrap();
 }
 
-/// A WebSocket at rest, as it stood there first.
+/// A WebSocket of a trace at rest, as it stood there first.
 const WEBSOCKET: &str = "2a000a0000070000000000056865616420000000000001000001000000000000000000000000000000000000000001\
     000000000000000000000000000000000000904e6432000132000704636861740162007f000001b917096b656570616c6976654b00008dd30300\
-    016500046e6f6e65000001010000007f00000100";
+    016500046e6f6e650000000001010001\
+    0af7651916cd43dd8448eb211c80319cb7ad6b7169203331\
+    0700007f00000100";
 
 #[test]
-fn the_form_of_version_1_is_what_it_was() {
+fn the_form_of_version_2_is_what_it_was() {
     // What other binaries of this version write. When this fails, VERSION is to be raised.
-    let hello = Hello { version: 1, pid: 0x0102_0304 };
-    assert_eq!(hello.to_bytes(), *b"STEADFST\x00\x00\x00\x01\x01\x02\x03\x04");
+    let hello = Hello { version: 2, pid: 0x0102_0304 };
+    assert_eq!(hello.to_bytes(), *b"STEADFST\x00\x00\x00\x02\x01\x02\x03\x04");
     assert_eq!(Hello::from_bytes(hello.to_bytes()), Some(hello));
     let all = [
         encode(&FromOld::Relays(vec![vec![7]])),
@@ -453,7 +455,7 @@ fn the_form_of_version_1_is_what_it_was() {
     assert_eq!(all.concat(), [3, 1, 1, 7, 4, 1, 5, 0, 1, 0, 1, 2, 3, 4, 5, 1, 1, 2, 2, 3]);
     let bytes: Vec<u8> =
         (0..WEBSOCKET.len()).step_by(2).map(|at| u8::from_str_radix(&WEBSOCKET[at..at + 2], 16).unwrap()).collect();
-    let relay = message::decode_relay(&bytes).expect("a relay of version 1");
+    let relay = message::decode_relay(&bytes).expect("a relay of version 2");
     assert_eq!(encode(&relay), bytes);
 }
 

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub drains: IntGauge,
     /// Times that another process was to take over, and this one went on.
     pub hand_overs_failed: IntCounter,
+    spans_exported: IntCounter,
+    spans_dropped: IntCounterVec,
     /// Relays that went on in another process.
     pub relays_given: IntCounter,
     /// Relays that had begun in another process.
@@ -168,6 +170,8 @@ impl Metrics {
             log_lines_lost: counter("steadfast_access_log_lost_total"),
             drains: gauge("steadfast_drains_in_progress"),
             hand_overs_failed: counter("steadfast_hand_overs_failed_total"),
+            spans_exported: counter("steadfast_spans_exported_total"),
+            spans_dropped: counters("steadfast_spans_dropped_total"),
             relays_given: handed_over.with_label_values(&[HANDED[0]]),
             relays_taken: handed_over.with_label_values(&[HANDED[1]]),
             registry,
@@ -246,6 +250,16 @@ impl Metrics {
             unavailable: errors("unavailable"),
             refused: errors("refused"),
             not_asked: errors("not_asked"),
+        }
+    }
+
+    /// What spans are counted with.
+    pub fn spans(&self) -> SpanMetrics {
+        let dropped = |reason| self.spans_dropped.with_label_values(&[reason]);
+        SpanMetrics {
+            exported: self.spans_exported.clone(),
+            queue_full: dropped("queue_full"),
+            not_taken: dropped("not_taken"),
         }
     }
 
@@ -448,6 +462,17 @@ impl UpstreamMetrics {
         let look_up = || self.ends_of_all.with_label_values(&[kind.label(), self.name.as_str(), reason.label()]);
         ends.get_or_init(look_up).inc();
     }
+}
+
+/// What spans are counted with.
+#[derive(Clone, Debug)]
+pub struct SpanMetrics {
+    /// A collector has taken them.
+    pub exported: IntCounter,
+    /// They found no room.
+    pub queue_full: IntCounter,
+    /// The collector has not taken them.
+    pub not_taken: IntCounter,
 }
 
 /// What the session store counts with.

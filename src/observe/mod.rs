@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod metrics;
 mod record;
 mod said;
+pub mod traces;
 
 pub use record::{Account, Asked, Observer, Record};
 pub use said::Sayings;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access_log::{AccessLog, Line};
 use super::metrics::{Metrics, UpstreamMetrics};
+use super::traces::{Followed, Onward, Outcome, RelaySpan, Tracer};
 use crate::admission::Seat;
 use crate::affinity;
 use crate::error::ProxyError;
@@ -32,19 +33,22 @@ pub struct Observer {
     pub metrics: Metrics,
     /// The access log, when it is on.
     pub access_log: ArcSwapOption<AccessLog>,
+    /// What is traced, when anything is.
+    pub tracer: ArcSwapOption<Tracer>,
     /// For requests that belong to no upstream.
     unrouted: UpstreamMetrics,
 }
 
 impl Observer {
-    /// An observer that counts, and writes lines when there is a log.
+    /// An observer that counts, and writes lines when there is a log. It traces nothing yet.
     pub fn new(metrics: Metrics, access_log: Option<AccessLog>) -> Self {
         let unrouted = metrics.upstream("");
-        Self { metrics, access_log: ArcSwapOption::from_pointee(access_log), unrouted }
+        let access_log = ArcSwapOption::from_pointee(access_log);
+        Self { metrics, access_log, tracer: ArcSwapOption::empty(), unrouted }
     }
 }
 
-/// What was asked for; kept for the log line.
+/// What was asked for; kept for the log line, and for spans.
 #[derive(Debug)]
 pub struct Asked {
     /// The client, as far as trusted proxies tell.
@@ -73,12 +77,12 @@ pub struct Asked {
     pub browser: Option<Box<(String, String)>>,
 }
 
-/// The account of one request.
+/// The account of one request. Every relay has one, so its fields are small where they can be.
 #[derive(Debug)]
 pub struct Record {
     observer: Arc<Observer>,
     began: Instant,
-    /// `None` when there is no log to tell it to.
+    /// `None` when there is nobody to tell it to.
     asked: Option<Box<Asked>>,
     upstream: Option<Arc<Upstream>>,
     /// Index into the upstream's servers, once one has been reached.
@@ -86,9 +90,11 @@ pub struct Record {
     kind: Kind,
     status: u16,
     server_status: Option<u16>,
-    affinity: &'static str,
+    affinity: affinity::Label,
     bytes_in: u64,
     bytes_out: u64,
+    messages_in: u32,
+    messages_out: u32,
     /// Milliseconds to the head of the response, and one more: so that no room is taken by none.
     head_after: Option<NonZeroU32>,
     close_code: Option<u16>,
@@ -96,12 +102,24 @@ pub struct Record {
     reason: Option<EndReason>,
     /// What its client's connections are counted by, where they are.
     seat: Option<Box<Seat>>,
+    /// Its place in a trace, where it has one.
+    trace: Option<Box<Followed>>,
 }
 
 impl Record {
-    /// A request whose head was complete at `began`. `asked` is called when there is a log.
-    pub fn new(observer: Arc<Observer>, began: Instant, asked: impl FnOnce(&AccessLog) -> Asked) -> Self {
-        let asked = observer.access_log.load().as_deref().map(|log| Box::new(asked(log)));
+    /// A request whose head was complete at `began`. `asked` is called when there is a log, which it gets,
+    /// or spans are made of it.
+    pub fn new(
+        observer: Arc<Observer>,
+        began: Instant,
+        trace: Option<Box<Followed>>,
+        asked: impl FnOnce(Option<&AccessLog>) -> Asked,
+    ) -> Self {
+        let asked = {
+            let log = observer.access_log.load();
+            let is_told = log.is_some() || trace.as_deref().is_some_and(Followed::is_sampled);
+            is_told.then(|| Box::new(asked(log.as_deref())))
+        };
         Self {
             observer,
             began,
@@ -111,13 +129,16 @@ impl Record {
             kind: Kind::Http,
             status: 0,
             server_status: None,
-            affinity: "none",
+            affinity: affinity::Label::default(),
             bytes_in: 0,
             bytes_out: 0,
+            messages_in: 0,
+            messages_out: 0,
             head_after: None,
             close_code: None,
             reason: Some(EndReason::Shutdown),
             seat: None,
+            trace,
         }
     }
 
@@ -130,11 +151,14 @@ impl Record {
             kind: self.kind,
             status: self.status,
             server_status: self.server_status,
-            affinity: self.affinity.to_owned(),
+            affinity: self.affinity.word().to_owned(),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
+            messages_in: self.messages_in,
+            messages_out: self.messages_out,
             head_after: self.head_after,
             close_code: self.close_code,
+            trace: self.trace.as_deref().and_then(Followed::relay),
         }
     }
 
@@ -160,13 +184,16 @@ impl Record {
             kind: account.kind,
             status: account.status,
             server_status: account.server_status,
-            affinity: affinity::known_label(&account.affinity).unwrap_or("none"),
+            affinity: affinity::Label::of(&account.affinity),
             bytes_in: account.bytes_in,
             bytes_out: account.bytes_out,
+            messages_in: account.messages_in,
+            messages_out: account.messages_out,
             head_after: account.head_after,
             close_code: account.close_code,
             reason: None,
             seat,
+            trace: account.trace.map(|relay| Box::new(Followed::Relay(relay))),
             observer,
         }
     }
@@ -198,7 +225,66 @@ impl Record {
 
     /// What named its client.
     pub fn named_by(&mut self, affinity: &'static str) {
-        self.affinity = affinity;
+        self.affinity = affinity::Label::of(affinity);
+    }
+
+    /// It belongs to the route of this path.
+    pub fn on_route(&mut self, path: &str) {
+        if let Some(trace) = &mut self.trace {
+            trace.routed(path);
+        }
+    }
+
+    /// How the server that is asked hears of its trace; `None`: as the request says.
+    pub fn onward(&self) -> Option<Onward> {
+        self.trace.as_deref().and_then(Followed::onward)
+    }
+
+    /// A server is looked for, to be asked.
+    pub fn asks(&mut self) {
+        self.trace(|trace, tracer, outcome| trace.asks(tracer, &outcome, fastrand::u64(..)));
+    }
+
+    /// The head of the final answer of the server that was asked has come.
+    pub fn is_answered(&mut self, status: u16) {
+        self.trace(|trace, tracer, outcome| trace.end_leg(tracer, &Outcome { status, ..outcome }, None));
+    }
+
+    /// From now on it is a relay.
+    pub fn handed_off(&mut self) {
+        let Some(trace) = self.trace.take() else { return };
+        let relay = {
+            let tracer = self.observer.tracer.load();
+            trace.hand_off(tracer.as_deref(), &self.outcome(None))
+        };
+        self.trace = relay.map(Box::new);
+        if self.observer.access_log.load().is_none() {
+            self.asked = None; // It is of no more use.
+        }
+    }
+
+    /// Tells of it where there is a trace: what is remembered, to whom, and the account so far.
+    fn trace(&mut self, tell: impl FnOnce(&mut Followed, Option<&Tracer>, Outcome<'_>)) {
+        let Some(mut trace) = self.trace.take() else { return };
+        tell(&mut trace, self.observer.tracer.load().as_deref(), self.outcome(None));
+        self.trace = Some(trace);
+    }
+
+    fn outcome(&self, reason: Option<EndReason>) -> Outcome<'_> {
+        let server = self.server().map(|(upstream, server)| &upstream.servers[server]);
+        Outcome {
+            asked: self.asked.as_deref(),
+            age: self.began.elapsed(),
+            kind: self.kind,
+            status: self.status,
+            upstream: self.upstream.as_deref().map_or("", |upstream| &upstream.name),
+            server: server.map(|server| (&*server.name, server.address)),
+            affinity: self.affinity.word(),
+            bytes: (self.bytes_in, self.bytes_out),
+            messages: (self.messages_in, self.messages_out),
+            close_code: self.close_code,
+            reason,
+        }
     }
 
     /// It holds a connection to this server of its upstream from now on.
@@ -207,6 +293,9 @@ impl Record {
         self.server = u16::try_from(server).ok();
         if let Some((upstream, server)) = self.server() {
             upstream.servers[server].open(self.kind);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.connected(self.began.elapsed());
         }
     }
 
@@ -246,6 +335,12 @@ impl Record {
         self.bytes_in += from_client;
         self.bytes_out += to_client;
         self.metrics().passed(from_client, to_client);
+    }
+
+    /// So many more messages of a WebSocket went from and to the client.
+    pub fn add_messages(&mut self, from_client: u32, to_client: u32) {
+        self.messages_in = self.messages_in.saturating_add(from_client);
+        self.messages_out = self.messages_out.saturating_add(to_client);
     }
 
     /// How many bytes went from and to the client so far.
@@ -327,7 +422,7 @@ impl Record {
             kind: self.kind.label(),
             upstream: upstream.map_or("", |upstream| &upstream.name),
             server: server.map_or("", |(upstream, server)| &upstream.servers[server].name),
-            affinity: self.affinity,
+            affinity: self.affinity.word(),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             time_to_head_ms: self.head_after.map(|after| after.get() - 1),
@@ -349,6 +444,11 @@ impl Drop for Record {
             if let (Some(log), Some(asked)) = (&*self.observer.access_log.load(), &self.asked) {
                 self.write_line(log, asked, reason, duration);
             }
+            if let Some(trace) = self.trace.take()
+                && let Some(tracer) = &*self.observer.tracer.load()
+            {
+                trace.end(tracer, &self.outcome(Some(reason)), fastrand::u64(..));
+            }
         }
         self.leave_server();
     }
@@ -367,8 +467,11 @@ pub struct Account {
     affinity: String,
     bytes_in: u64,
     bytes_out: u64,
+    messages_in: u32,
+    messages_out: u32,
     head_after: Option<NonZeroU32>,
     close_code: Option<u16>,
+    trace: Option<RelaySpan>,
 }
 
 /// What was asked for, likewise.
@@ -426,5 +529,16 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_small() {
+        // As much as before there were traces: with them off no relay weighs more for their sake.
+        assert!(size_of::<Record>() <= 104, "{} bytes", size_of::<Record>());
     }
 }

@@ -474,7 +474,9 @@ impl Relay {
     fn count(&mut self) {
         self.record.add_bytes(mem::take(&mut self.up.sent), mem::take(&mut self.down.sent));
         if let Protocol::WebSocket(websocket) = &mut self.protocol {
-            self.upstream.metrics.carried(websocket.take_counts());
+            let counts = websocket.take_counts();
+            self.record.add_messages(counts.up, counts.down);
+            self.upstream.metrics.carried(counts);
         }
     }
 

@@ -29,6 +29,7 @@ use crate::command::{Command, NoTarget, Reloaded, ServerOf, Target};
 use crate::config::{self, Config, OnDown};
 use crate::listener::Listener;
 use crate::observe::access_log::{AccessLog, Writer};
+use crate::observe::traces::{Exporter, Tracer};
 use crate::relay::inbox::Workers;
 use crate::service::Service;
 use crate::upstream::Turn;
@@ -58,6 +59,7 @@ pub(super) struct Control {
     /// Who watches over this process.
     pub(super) manager: Manager,
     pub(super) log: Option<Writer>,
+    pub(super) exporter: Option<Exporter>,
     pub(super) stop: watch::Sender<bool>,
 }
 
@@ -275,6 +277,15 @@ impl Control {
         let posts = self.posts_of(&config)?;
         let admin = self.admin_of(&config)?;
         let log = AccessLog::open(&config.access_log, self.assembly.observer.metrics.log_lines_lost.clone())?;
+        let traces = match config.traces.clone() {
+            traces if traces == self.config.traces => None,
+            None => Some(None),
+            Some(traces) => {
+                let metrics = self.assembly.observer.metrics.spans();
+                let opened = tokio::task::spawn_blocking(move || Tracer::open(&traces, metrics)).await;
+                Some(Some(opened.map_err(io::Error::from)??))
+            }
+        };
         if config.hand_over != self.config.hand_over {
             self.door = config.hand_over.as_deref().map(Door::make).transpose()?;
             self.door.iter_mut().for_each(Door::hang);
@@ -293,6 +304,13 @@ impl Control {
         if let Some(writer) = std::mem::replace(&mut self.log, writer) {
             // Once nobody writes any more it ends; nobody has to wait for that.
             tokio::task::spawn_blocking(|| writer.join());
+        }
+        if let Some(traces) = traces {
+            let (tracer, exporter) = traces.unzip();
+            self.assembly.observer.tracer.store(tracer.map(Arc::new));
+            if let Some(exporter) = std::mem::replace(&mut self.exporter, exporter) {
+                tokio::task::spawn_blocking(|| exporter.join()); // As with the log.
+            }
         }
         self.config = config;
         self.tell_admin();

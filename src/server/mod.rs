@@ -43,6 +43,7 @@ use crate::listener::TlsError;
 use crate::observe::Observer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
+use crate::observe::traces::Tracer;
 use crate::relay::inbox::Workers;
 use crate::service::Service;
 
@@ -89,7 +90,7 @@ pub enum StartError {
     /// TLS cannot work with what was configured.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The access log, a runtime or a thread.
+    /// The access log, traces, a runtime or a thread.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -162,7 +163,10 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let log = AccessLog::open(&config.access_log, metrics.log_lines_lost.clone())?;
         let (log, writer) = log.map_or((None, None), |(log, writer)| (Some(log), Some(writer)));
+        let traces = config.traces.as_ref().map(|traces| Tracer::open(traces, metrics.spans())).transpose()?;
+        let (tracer, exporter) = traces.unzip();
         let assembly = Assembly::new(&config, Arc::new(Observer::new(metrics, log)), stopping);
+        assembly.observer.tracer.store(tracer.map(Arc::new));
         if let Some(offer) = &mut offer {
             assembly.inherit(std::mem::take(&mut offer.knowledge));
         }
@@ -202,6 +206,7 @@ impl Server {
             program: Program::of_this_process(),
             manager: Manager::of_this_process(),
             log: writer,
+            exporter,
             stop,
         };
         let end = runtime.block_on(async {
@@ -219,11 +224,16 @@ impl Server {
         });
         // Not dropped: that would wait for the workers, of whom the operator may have had enough.
         runtime.shutdown_background();
-        if end? == End::Graceful
-            && let Some(writer) = control.log.take()
-        {
-            control.assembly.observer.access_log.store(None);
-            writer.join();
+        if end? == End::Graceful {
+            let observer = &control.assembly.observer;
+            observer.access_log.store(None);
+            observer.tracer.store(None);
+            if let Some(writer) = control.log.take() {
+                writer.join();
+            }
+            if let Some(exporter) = control.exporter.take() {
+                exporter.join();
+            }
         }
         tracing::info!("stopped");
         Ok(())

@@ -14,6 +14,7 @@ use super::headers::{X_FORWARDED_HOST, X_FORWARDED_PROTO, accepts_event_stream, 
 use crate::affinity::forwarded::{self, X_FORWARDED_FOR};
 use crate::affinity::sticky;
 use crate::config::{AcceptEncoding, Sse};
+use crate::observe::traces::{Onward, TRACEPARENT, TRACESTATE};
 
 /// The previous hop, as the forwarded fields name it.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,8 @@ pub struct Changes<'a> {
     pub drops_cookie: Option<&'a str>,
     /// The response is to come as it is, not compressed.
     pub drops_accept_encoding: bool,
+    /// Its trace, in the place of the one that it says, if any.
+    pub trace: Option<Onward>,
 }
 
 /// Whether the server of an event stream is to send it as it is, by `sse`: what is compressed is held
@@ -59,6 +62,8 @@ pub fn head(request: &RequestHeader, hop: PreviousHop, authority: &str, changes:
         }
         match changes {
             Changes { drops_accept_encoding: true, .. } if *name == ACCEPT_ENCODING => {}
+            Changes { trace: Some(_), .. } if *name == TRACEPARENT => {}
+            Changes { trace: Some(Onward { keeps_state: false, .. }), .. } if *name == TRACESTATE => {}
             Changes { drops_cookie: Some(cookie), .. } if *name == COOKIE => {
                 without_cookie(&mut head, spelling, value, cookie);
             }
@@ -71,6 +76,9 @@ pub fn head(request: &RequestHeader, hop: PreviousHop, authority: &str, changes:
         field(&mut head, b"Upgrade", protocol.as_bytes());
     }
     introduce(&mut head, request, hop, &noted);
+    if let Some(trace) = changes.trace {
+        field(&mut head, TRACEPARENT.as_bytes(), &trace.traceparent);
+    }
     if noted.host.is_none() {
         field(&mut head, b"Host", authority.as_bytes()); // Only HTTP/1.0 may leave it out.
     }
@@ -233,6 +241,33 @@ mod tests {
     fn sent(request: &RequestHeader, hop: PreviousHop, changes: Changes<'_>) -> String {
         let head = head(request, hop, "10.0.0.1:3000", changes).expect("a valid request");
         String::from_utf8(head).expect("tests are text")
+    }
+
+    #[test]
+    fn a_trace_goes_on_with_its_server() {
+        #[track_caller]
+        fn check(trace: Option<Onward>, expected: &[&str]) {
+            let fields = [
+                ("Host", "a"),
+                ("Traceparent", "client's"),
+                ("TraceParent", "another"),
+                ("X-Other", "1"),
+                ("tracestate", "a=1"),
+                ("tracestate", "b=2"),
+            ];
+            let sent = sent(&request("/", &fields), STRANGER, Changes { trace, ..Changes::default() });
+            let of_trace: Vec<_> = sent.lines().filter(|line| line.to_ascii_lowercase().starts_with("trace")).collect();
+            assert_eq!(of_trace, expected, "{sent}");
+            assert!(sent.contains("X-Other: 1\r\n") && sent.ends_with("\r\n\r\n"), "{sent}");
+        }
+
+        let ours = |keeps_state| Some(Onward { traceparent: [b'x'; 55], keeps_state });
+        let traceparent = format!("traceparent: {}", "x".repeat(55));
+        // What is not traced is passed on as it came.
+        let as_it_came = ["Traceparent: client's", "TraceParent: another", "tracestate: a=1", "tracestate: b=2"];
+        check(None, &as_it_came);
+        check(ours(true), &["tracestate: a=1", "tracestate: b=2", &traceparent]);
+        check(ours(false), &[&traceparent]);
     }
 
     #[test]

@@ -401,6 +401,18 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         help: "Times that another process was to take over, and this one went on as before.",
     },
     Definition {
+        name: "steadfast_spans_exported_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Spans that a collector has taken.",
+    },
+    Definition {
+        name: "steadfast_spans_dropped_total",
+        kind: Type::Counter,
+        labels: &[Label { name: "reason", values: Values::Words(&["queue_full", "not_taken"]) }],
+        help: "Spans lost, by reason: queue_full, not_taken (the collector was away, too slow, or refused them).",
+    },
+    Definition {
         name: "steadfast_reloads_total",
         kind: Type::Counter,
         labels: &[Label { name: "result", values: Values::Words(&["ok", "refused"]) }],

@@ -40,7 +40,7 @@ fuzz_target!(|input: (u8, &[u8], Vec<(&[u8], &[u8])>, Option<&str>, bool)| {
             let _ = request.append_header(name, value);
         }
         let hop = PreviousHop { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_trusted: flag, scheme: "http" };
-        let changes = Changes { query, drops_cookie: Some("a"), drops_accept_encoding: !flag };
+        let changes = Changes { query, drops_cookie: Some("a"), drops_accept_encoding: !flag, trace: None };
         if let Some(head) = head(&request, hop, "s:1", changes) {
             // Beside the client's: Connection, Upgrade, Host, and three that name it.
             assert!(fields_of(&head) <= headers.len() + 6);

@@ -72,7 +72,8 @@ impl Scene {
             Protocol::Unknown => Kind::Tunnel,
         };
         let ((client, ours_down), (server, ours_up)) = (pair().await, pair().await);
-        let mut record = Record::new(process.observer.clone(), Instant::now(), |_| unreachable!("there is no log"));
+        let mut record =
+            Record::new(process.observer.clone(), Instant::now(), None, |_| unreachable!("there is no log"));
         record.routed(&process.upstream);
         record.connected(1);
         record.answered(101);
