@@ -207,7 +207,7 @@ pub async fn resume(front: &Arc<Front>, parked: Box<Parked>, woken: Woken, previ
             Early::Begun(begun) => begun.await_head(&down, &mut up, &upstream, &mut record, deadline).await?,
             Early::Never | Early::At(_) => bodies::await_head(&mut down, &mut up, &upstream, deadline).await?,
         }
-        record.is_answered(up.status());
+        record.server_spoke(up.status());
         answered(front, &mut down, &upstream, server, up, true, place).await
     };
     let answered = answered.await.map_err(|failure| blamed(failure, &upstream, server));
@@ -378,7 +378,7 @@ async fn serve(
         let deadline = tokio::time::Instant::now() + upstream.timeouts.response_head;
         match bodies::ask(down, &mut up, head, upstream, deadline, record).await {
             Ok(bodies::Asked::Answered { is_sent }) => {
-                record.is_answered(up.status());
+                record.server_spoke(up.status());
                 return answered(front, down, upstream, server, up, is_sent, place).await.map(Served::Answer);
             }
             Ok(bodies::Asked::Silent) => return Ok(Served::Silent(Silent { up, server, place, deadline })),

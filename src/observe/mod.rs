@@ -1,4 +1,4 @@
-//! What operators see of requests: one log line and a few counters each.
+//! What operators see of requests: one log line and a few counters each, and spans of those that are traced.
 
 pub mod access_log;
 pub mod metrics;

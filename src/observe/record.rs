@@ -242,12 +242,12 @@ impl Record {
 
     /// A server is looked for, to be asked.
     pub fn asks(&mut self) {
-        self.trace(|trace, tracer, outcome| trace.asks(tracer, &outcome, fastrand::u64(..)));
+        self.tell_trace(|trace, tracer, outcome| trace.asks(tracer, &outcome, fastrand::u64(..)));
     }
 
     /// The head of the final answer of the server that was asked has come.
-    pub fn is_answered(&mut self, status: u16) {
-        self.trace(|trace, tracer, outcome| trace.end_leg(tracer, &Outcome { status, ..outcome }, None));
+    pub fn server_spoke(&mut self, status: u16) {
+        self.tell_trace(|trace, tracer, outcome| trace.end_leg(tracer, &Outcome { status, ..outcome }, None));
     }
 
     /// From now on it is a relay.
@@ -264,7 +264,7 @@ impl Record {
     }
 
     /// Tells of it where there is a trace: what is remembered, to whom, and the account so far.
-    fn trace(&mut self, tell: impl FnOnce(&mut Followed, Option<&Tracer>, Outcome<'_>)) {
+    fn tell_trace(&mut self, tell: impl FnOnce(&mut Followed, Option<&Tracer>, Outcome<'_>)) {
         let Some(mut trace) = self.trace.take() else { return };
         tell(&mut trace, self.observer.tracer.load().as_deref(), self.outcome(None));
         self.trace = Some(trace);

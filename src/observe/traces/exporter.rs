@@ -82,7 +82,7 @@ async fn over(closing: oneshot::Receiver<()>) {
 }
 
 /// What speaks to the collector. Of the environment it reads `OTEL_EXPORTER_OTLP_HEADERS`, which may hold
-/// keys, and is contradicted by `OTEL_EXPORTER_OTLP_COMPRESSION`.
+/// keys, and nothing else that has an effect.
 fn otlp(config: &config::Traces) -> io::Result<SpanExporter> {
     let builder = SpanExporter::builder().with_http();
     let builder = builder.with_endpoint(&config.endpoint).with_protocol(Protocol::HttpBinary).with_timeout(SEND_WITHIN);

@@ -59,7 +59,7 @@ impl Tracer {
     /// task: what fails drops a runtime.
     ///
     /// # Errors
-    /// When no thread can be made, or the environment contradicts the configuration.
+    /// When there is no room for another thread, or descriptors are used up.
     pub fn open(config: &config::Traces, metrics: SpanMetrics) -> io::Result<(Self, Exporter)> {
         let (queue, spans) = mpsc::channel(QUEUE_MAX);
         let exporter = Exporter::start(config, spans, metrics.clone())?;
