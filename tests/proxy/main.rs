@@ -115,6 +115,8 @@ mod doctor;
 mod session_store;
 // The access log, metrics and health.
 mod seeing;
+// Traces: what a collector sees, what servers hear, and collectors that are away.
+mod traces;
 // How many connections clients may have, what those hear for whom there is no room, and that every
 // count returns to zero.
 mod limits;

@@ -7,6 +7,7 @@
 pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod collector;
 pub(crate) mod crowd;
 pub(crate) mod dns;
 pub(crate) mod haproxy;
@@ -34,6 +35,7 @@ use std::time::Duration;
 pub(crate) use chromium::Chromium;
 pub(crate) use client::{keyed, websocket_request};
 pub(crate) use cluster::Cluster;
+pub(crate) use collector::Collector;
 pub(crate) use crowd::Crowd;
 pub(crate) use haproxy::Haproxy;
 pub(crate) use hop::Hop;
