@@ -17,7 +17,7 @@
 //!                                  order)    ├─ balance    which server serves that client?
 //!                                            ├─ upstream   which servers are there, are they up, how is one reached?
 //!                                            ├─ relay      what does the connection become, when does it end?
-//!                                            └─ observe    one log line, a few counters
+//!                                            └─ observe    one log line, a few counters, spans
 //! ```
 //!
 //! Beside all that, [`migrate`] makes a configuration of other programs' files: text in, text out.
