@@ -34,8 +34,8 @@ pub(super) struct Relays {
     #[arg(long)]
     oldest: bool,
     /// How many at most
-    #[arg(long, value_name = "COUNT", default_value_t = 100)]
-    limit: usize,
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     /// Print what the API answers: one page, of 1000 at most
     #[arg(long)]
     json: bool,
@@ -56,8 +56,9 @@ pub(super) fn relays(relays: &Relays) -> Done {
         return Ok(());
     }
     let (mut rows, mut after, mut page) = (Vec::new(), None, Value::Null);
-    while rows.len() < relays.limit {
-        page = proxy.get(&format!("relays?{}", relays.query(relays.limit - rows.len(), after)))?;
+    let limit = usize::try_from(relays.limit).unwrap_or(usize::MAX);
+    while rows.len() < limit {
+        page = proxy.get(&format!("relays?{}", relays.query(limit - rows.len(), after)))?;
         if relays.json {
             println!("{page}");
             return Ok(());

@@ -104,6 +104,8 @@ async fn an_admin_address_with_a_token_answers_whoever_brings_it() {
         assert_eq!(answer.status(), status, "{path} with {field:?}");
         let challenge = (status == 401).then(|| "Bearer realm=\"steadfast\"".to_owned());
         assert_eq!(answer.head.field("www-authenticate"), challenge);
+        let problem = (status == 401).then(|| "application/problem+json".to_owned());
+        assert_eq!(answer.head.field("content-type").filter(|it| it.contains("json") && status != 200), problem);
     }
     let mut client = proxy.connect_admin().await;
     client.send("DELETE /api/v1/relays/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;

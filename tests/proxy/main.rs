@@ -128,5 +128,9 @@ mod stopping;
 mod examples;
 // What is published at one server reaches the clients of all, with the servers of conf/examples.
 mod pushes;
+// The API of the admin address.
+mod admin_api;
+// The command line that asks there.
+mod admin_commands;
 // The command line and its exit codes.
 mod commands;

@@ -37,7 +37,7 @@ async fn fleet(directory: &str, found: &str, servers: &[NodeServer], secret: &Se
         (found, entries.join(", ").as_str()),
         ("0.0.0.0:8080", "127.0.0.1:0"),
         ("127.0.0.1:9900", "127.0.0.1:0"),
-        ("/run/secrets/affinity", &secret.path()),
+        ("/run/secrets/affinity", &secret.path().display().to_string()),
     ] {
         assert!(yaml.contains(from) || from.starts_with("/run"), "{from:?} is not in:\n{yaml}");
         yaml = yaml.replace(from, to);

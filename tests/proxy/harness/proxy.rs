@@ -95,7 +95,7 @@ impl Setup {
 
     /// What keys the tags of sessions.
     pub(crate) fn secret(self, file: &SecretFile) -> Self {
-        self.line(&format!("affinity_secret_file: {}", file.path()))
+        self.line(&format!("affinity_secret_file: {}", file.path().display()))
     }
 
     /// Where it listens, instead of the loopback address.
@@ -242,8 +242,9 @@ impl SecretFile {
         Self(file)
     }
 
-    pub(crate) fn path(&self) -> String {
-        self.0.path().display().to_string()
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 
