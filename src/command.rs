@@ -164,7 +164,7 @@ pub struct Rebalanced {
     pub pace: Rebalance,
     /// Whether an operator has said so, until none strays.
     pub is_ordered: bool,
-    /// How many strayed when that was looked at last.
+    /// How many strayed when that was looked at last; no more than move at once are counted.
     pub strays: usize,
 }
 

@@ -124,7 +124,7 @@ pub struct Rebalance {
     pub percent_per_minute: u32,
     /// Who says so: `file`, or `operator` until none strays.
     pub by: String,
-    /// How many are elsewhere, as of some seconds ago.
+    /// How many are elsewhere, as of some seconds ago; 1000 stands for more as well.
     pub strays: usize,
 }
 

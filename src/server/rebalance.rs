@@ -112,7 +112,7 @@ impl Rebalancer {
         self.ordered.get(&upstream.name).copied().or(upstream.rebalance)
     }
 
-    /// Returns how many strays there were.
+    /// Returns how many strays there were, as far as they could move.
     async fn rebalance(&mut self, upstream: &Arc<Upstream>, pace: Rebalance, workers: &Workers, now: Instant) -> usize {
         let found = find(upstream, pace.min_age, MOVES_MAX, workers).await;
         let (budget, since) = self.budgets.entry(upstream.name.clone()).or_insert((Budget::default(), now));
@@ -121,15 +121,16 @@ impl Rebalancer {
         *since = now;
         let moves = budget.take(found.relays, pace.per_minute, elapsed);
         let moving: ahash::AHashSet<_> = found.oldest.iter().take(moves).map(|stray| stray.id).collect();
+        let strays = found.oldest.len();
         if moving.is_empty() {
-            return found.strays;
+            return strays;
         }
         let name = &upstream.name;
-        tracing::info!("rebalance: upstream {name}: {} of {} strays move on", moving.len(), found.strays);
+        tracing::info!("rebalance: upstream {name}: {} of {strays} strays move on", moving.len());
         if !workers.end_these(moving, EndReason::Rebalanced).await {
             tracing::error!("rebalance: upstream {name}: a worker has not heard of it");
         }
-        found.strays
+        strays
     }
 }
 

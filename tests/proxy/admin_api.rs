@@ -233,10 +233,16 @@ async fn the_configuration_is_shown_without_its_secrets() {
     assert!(!text.contains("ss-word") && !text.contains("0123456789abcdef"), "{text}");
 }
 
+/// How many watch at most.
+const WATCHERS_MAX: usize = 32;
+
+/// What a watcher asks for.
+const LIVE: &str = "GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer 0123456789abcdef\r\n\r\n";
+
 /// A watcher, behind the head of what it gets.
 async fn watch(proxy: &Proxy) -> Wire {
     let mut watcher = proxy.connect_admin().await;
-    watcher.send("GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    watcher.send(LIVE).await;
     let head = watcher.head().await;
     assert_eq!((head.status(), head.field("content-type").as_deref()), (200, Some("text/event-stream")));
     watcher
@@ -251,7 +257,6 @@ async fn next_event(watcher: &mut Wire) -> Option<Value> {
 
 #[tokio::test]
 async fn watchers_see_the_status_live_until_the_process_stops() {
-    const WATCHERS_MAX: usize = 32;
     let server = Upstream::start().await;
     let mut proxy = Proxy::start().upstream("chat", &[&Named(&server, "a")]).run().await;
     let mut watchers = Vec::new();
@@ -269,17 +274,7 @@ async fn watchers_see_the_status_live_until_the_process_stops() {
 
     check_problem(&proxy.admin("/api/v1/live").await, 503, "32 watch already");
     drop(watchers.pop());
-    soon("the place of who has left", async {
-        loop {
-            let mut watcher = proxy.connect_admin().await;
-            watcher.send("GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-            if watcher.head().await.status() == 200 {
-                return;
-            }
-            tokio::time::sleep(millis(20)).await;
-        }
-    })
-    .await;
+    there_is_room(&proxy).await;
 
     proxy.terminate();
     let mut last = Value::Null;
@@ -289,6 +284,61 @@ async fn watchers_see_the_status_live_until_the_process_stops() {
     assert_eq!(last["process"]["state"], "stopping");
     first.ends().await;
     assert!(proxy.exit().await.success());
+}
+
+/// Waits until one more can watch.
+async fn there_is_room(proxy: &Proxy) {
+    within(seconds(30), "room for a watcher", async {
+        loop {
+            let mut watcher = proxy.connect_admin().await;
+            watcher.send(LIVE).await;
+            if watcher.head().await.status() == 200 {
+                return;
+            }
+            tokio::time::sleep(millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn watchers_that_do_not_read_are_let_go() {
+    // So many servers that a few events are more than a socket takes.
+    let servers: Vec<_> = (1..=400).map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+    let proxy = Proxy::start().upstream_of("chat", &servers.join(", ")).run().await;
+    let mut slow = Vec::new();
+    for _ in 0..WATCHERS_MAX {
+        let mut watcher = proxy.connect_admin_narrow().await;
+        watcher.send(LIVE).await;
+        slow.push(watcher);
+    }
+    // They have their places, and hold nobody up.
+    soon("the last place to be taken", async {
+        let is_full = async || {
+            let mut watcher = proxy.connect_admin().await;
+            watcher.send(LIVE).await;
+            watcher.head().await.status() == 503
+        };
+        while !is_full().await {
+            tokio::time::sleep(millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(read(&proxy, "status").await["upstreams"][0]["servers"].as_array().map(Vec::len), Some(400));
+    there_is_room(&proxy).await;
+    drop(slow);
+}
+
+#[tokio::test]
+async fn who_watches_by_an_old_token_sees_no_more() {
+    let (server, token) = (Upstream::start().await, SecretFile::with("0123456789abcdef"));
+    let setup = Proxy::start().upstream("chat", &[&Named(&server, "a")]);
+    let proxy = setup.admin(&format!("token_file: {}", token.path().display())).run().await;
+    let mut watcher = watch(&proxy).await;
+    next_event(&mut watcher).await.expect("one at once");
+    std::fs::write(token.path(), "fedcba9876543210").expect("the file is ours");
+    proxy.hang_up();
+    soon("the end of the stream", async { while next_event(&mut watcher).await.is_some() {} }).await;
 }
 
 #[tokio::test]

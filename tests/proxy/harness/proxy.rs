@@ -328,11 +328,20 @@ impl Proxy {
     /// That of a client with little room for what it does not read, neither in its own kernel nor in
     /// the proxy's: a sender has room for ten segments at least, and on loopback one is 64 KiB.
     pub(crate) async fn connect_narrow(&self) -> Wire {
+        Self::narrow(self.address()).await
+    }
+
+    /// The same to the admin address.
+    pub(crate) async fn connect_admin_narrow(&self) -> Wire {
+        Self::narrow(self.admin).await
+    }
+
+    async fn narrow(address: SocketAddr) -> Wire {
         const ETHERNET_MSS: u32 = 1460;
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(8 * 1024).expect("a socket can be narrow");
         socket2::SockRef::from(&socket).set_tcp_mss(ETHERNET_MSS).expect("a socket can have small segments");
-        let stream = soon("a connection", socket.connect(self.address())).await;
+        let stream = soon("a connection", socket.connect(address)).await;
         Wire::new(stream.expect("the proxy listens"), "client")
     }
 
