@@ -25,6 +25,23 @@ pub(super) struct Nginx {
     prefix: Option<PathBuf>,
 }
 
+/// What to import from ingress-nginx.
+#[derive(Debug, clap::Args)]
+pub(super) struct Ingress {
+    /// Ingresses as YAML, with the Services that they lead to if possible; several documents, or a list
+    file: PathBuf,
+    /// Where to write the configuration, instead of standard output; there must be no such file yet
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Imports Ingresses.
+pub(super) fn ingress(import: &Ingress) -> Done {
+    let text =
+        read(&import.file).map_err(|problem| wrong(&format!("cannot read {}: {problem}", import.file.display())))?;
+    finish(migrate::ingress(&import.file.display().to_string(), &text), import.output.as_deref())
+}
+
 /// Imports `nginx.conf`.
 pub(super) fn nginx(import: &Nginx) -> Done {
     let text =

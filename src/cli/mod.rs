@@ -94,6 +94,8 @@ enum Command {
     /// Print a JSON Schema of the configuration file, for editors: yaml-language-server reads it where a file
     /// begins with "# yaml-language-server: $schema=FILE"
     Schema,
+    /// Write the configuration that says what Ingresses of ingress-nginx say, and tell what cannot be said
+    ImportIngress(import::Ingress),
     /// Run the proxy over three embedded demo servers, and say what to open and try
     Demo {
         /// Where to listen; port 0 lets the kernel choose
@@ -128,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Explain(request) => explain::explain(&request),
         Command::ImportNginx(import) => import::nginx(&import),
         Command::Schema => schema::schema(),
+        Command::ImportIngress(import) => import::ingress(&import),
         Command::Demo { bind } => demo::demo(bind),
     };
     match done {

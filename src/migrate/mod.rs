@@ -4,8 +4,11 @@
 //! it can be said, and beside it a remark for everything else: what was left out and who does it instead, what
 //! works otherwise here, and what was a trap already. Nothing is dropped in silence but what has no meaning here.
 
+mod ingress;
 mod nginx;
 mod plan;
+#[cfg(test)]
+mod tests;
 mod yaml;
 
 use std::fmt;
@@ -13,6 +16,7 @@ use std::rc::Rc;
 
 use self::plan::{Kind, Plan};
 
+pub use self::ingress::ingress;
 pub use self::nginx::{File, nginx};
 
 /// A line of a file.

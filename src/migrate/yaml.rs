@@ -76,6 +76,10 @@ impl Writer<'_> {
         }
         let Some(tls) = &listener.tls else { return Ok(()) };
         writeln!(self.out, "    tls:\n      certificates:")?;
+        if tls.certificates.is_empty() {
+            // Not in plain text until somebody has written the right ones.
+            writeln!(self.out, "        - {{ cert: /etc/steadfast/to-do.pem, key: /etc/steadfast/to-do.key }}")?;
+        }
         for (cert, key) in &tls.certificates {
             writeln!(self.out, "        - {{ cert: {}, key: {} }}", scalar(cert), scalar(key))?;
         }

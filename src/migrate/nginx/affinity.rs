@@ -1,7 +1,10 @@
 //! `ip_hash`, `hash`, `sticky` and the rest: which of our sources finds the same client, whether the ring is the
 //! same, and what has been a trap all along.
 
-use super::super::plan::{Anchor, Kind, Source};
+use std::time::Duration;
+
+use super::super::plan::{Anchor, At, Kind, Server, Source};
+use super::super::yaml::scalar;
 use super::groups::Group;
 use super::syntax::Directive;
 use super::{Reader, RealIpHeader, value};
@@ -13,7 +16,7 @@ const DEFAULT: [Source; 3] = [
     Source::ClientIp { is_whole: false },
 ];
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// Decides for each upstream, once it is known what leads to it.
     pub(super) fn affinities(&mut self) {
         for group in self.groups.clone() {
@@ -142,6 +145,7 @@ impl Reader<'_> {
     fn key(&mut self, hash: &Directive, group: &Group<'_>) -> Option<(Vec<Source>, Result<(), &'static str>)> {
         let variable = value::variable(hash.first())?;
         if let Some(map) = self.map_of(variable) {
+            self.used_maps.push(map.place.clone());
             return self.mapped(map).map(|sources| (sources, Err("the key is put together by a map")));
         }
         if variable == "request_uri" || variable == "uri" {
@@ -172,7 +176,8 @@ impl Reader<'_> {
             }
             [Source::Cookie(_), ..] => {
                 let text = "a request without it has no key; if the servers set it, its hash names another server than the \
-                            one that did, so here the one that did is remembered, and what no server was seen to set is hashed";
+                            one that did, so here the one that did is remembered, and what no server was seen to set is \
+                            hashed; upper case is not lower case here";
                 self.of(hash, group, Kind::Beware, text);
             }
             _ => {}
@@ -187,12 +192,7 @@ impl Reader<'_> {
             "remote_addr" => (self.client(true), self.is_same_client()),
             "binary_remote_addr" => (self.client(false), binary),
             "realip_remote_addr" | "proxy_protocol_addr" => (vec![Source::ClientIp { is_whole: true }], Ok(())),
-            _ => match variable.split_once('_')? {
-                ("http", name) if !name.is_empty() => (vec![Source::Header(value::field(name))], Ok(())),
-                ("cookie", name) if !name.is_empty() => (vec![Source::Cookie(name.to_owned())], Ok(())),
-                ("arg", name) if !name.is_empty() => (vec![Source::Query(name.to_owned())], Ok(())),
-                _ => return None,
-            },
+            _ => (vec![value::source(variable)?], Ok(())),
         })
     }
 
@@ -217,7 +217,7 @@ impl Reader<'_> {
         }
     }
 
-    fn map_of(&self, variable: &str) -> Option<&Directive> {
+    fn map_of(&self, variable: &str) -> Option<&'a Directive> {
         let is_it = |it: &&&Directive| {
             it.name == "map" && it.arguments.get(1).and_then(|it| value::variable(it)) == Some(variable)
         };
@@ -281,6 +281,7 @@ impl Reader<'_> {
         for argument in (first != "cookie" && !first.is_empty()).then_some(first).into_iter().chain(arguments) {
             match argument.split_once('=') {
                 Some(("name", text)) => name = Some(text.to_owned()),
+                Some(("expires", "max")) => max_age = Some(LONGEST),
                 Some(("expires", text)) => max_age = value::time(text),
                 _ if ["httponly", "samesite=lax", "path=/"].contains(&argument.to_ascii_lowercase().as_str()) => {}
                 _ => {
@@ -297,18 +298,19 @@ impl Reader<'_> {
         }
         let is_name =
             |it: &String| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b"_-.".contains(&it));
-        let year = std::time::Duration::from_secs(400 * 86_400);
-        let max_age = max_age.map(|it| it.clamp(std::time::Duration::from_secs(1), year));
+        let max_age = max_age.map(|it| it.clamp(Duration::from_secs(1), LONGEST));
         Source::StickyCookie { name: name.filter(is_name), max_age }
     }
 
     fn sticky_route(&mut self, sticky: &Directive, group: &Group<'_>) -> Option<Vec<Source>> {
-        let text = "servers are not named by route= here: who issued a session is learned from its Set-Cookie";
+        let text = "servers are not named by route= here: who issued a session is learned from its Set-Cookie; \
+                    write the cookie's name as servers do, upper case is not lower case here";
         self.of(sticky, group, Kind::Beware, text);
         let mut sources = Vec::new();
         for argument in sticky.arguments.iter().skip(1) {
             let variable = value::variable(argument)?;
             let map = self.map_of(variable);
+            self.used_maps.extend(map.map(|it| it.place.clone()));
             let variable = map.and_then(|it| value::variable(it.first())).unwrap_or(variable);
             sources.extend(self.source(variable).map(|it| it.0).unwrap_or_default());
         }
@@ -321,8 +323,11 @@ impl Reader<'_> {
         let create = value::variable(argument("create=")?)?;
         let lookup = value::variable(argument("lookup=")?)?;
         let (learn, find) = (create.strip_prefix("upstream_")?, lookup);
-        self.plan.session_idle = self.plan.session_idle.max(argument("timeout=").and_then(value::time));
-        let text = "sessions that nginx has learned are learned anew; with several proxies they share a session_store";
+        let idle = argument("timeout=").and_then(value::time);
+        let idle = idle.map(|it| it.clamp(Duration::from_secs(1), Duration::from_secs(30 * 86_400)));
+        self.plan.session_idle = self.plan.session_idle.max(idle);
+        let text = "sessions that nginx has learned are learned anew, and several proxies share a session_store; write names of \
+                    cookies as servers do, upper case is not lower case here";
         self.of(sticky, group, Kind::Note, text);
         if let (Some(learned), Some(found)) = (learn.strip_prefix("cookie_"), find.strip_prefix("cookie_"))
             && learned == found
@@ -331,9 +336,9 @@ impl Reader<'_> {
         }
         let learn = value::field(learn.strip_prefix("http_")?);
         let find = match find.split_once('_')? {
-            ("cookie", name) => format!("cookie: {}", super::super::yaml::scalar(name)),
+            ("cookie", name) => format!("cookie: {}", scalar(name)),
             ("http", name) => format!("header: {}", value::field(name)),
-            ("arg", name) => format!("query: {}", super::super::yaml::scalar(name)),
+            ("arg", name) => format!("query: {}", scalar(name)),
             _ => return None,
         };
         Some(vec![Source::Session { learn, find }])
@@ -341,8 +346,7 @@ impl Reader<'_> {
 
     /// Whom names of servers are asked of, if there are any.
     fn resolver(&mut self) {
-        use super::super::plan::At;
-        let is_needed = |it: &super::super::plan::Server| !matches!(it.at, At::Address(_));
+        let is_needed = |it: &Server| !matches!(it.at, At::Address(_));
         if !self.plan.upstreams.iter().any(|it| it.servers.iter().any(is_needed)) {
             return;
         }
@@ -354,7 +358,7 @@ impl Reader<'_> {
             match super::address(argument, 53) {
                 Some(address) if self.plan.resolver.len() < RESOLVERS_MAX => self.plan.resolver.push(address),
                 _ => {
-                    let text = "name servers are at most 8 addresses; whom the system asks is asked if there are none";
+                    let text = "name servers are addresses here, 8 at most; without any, whom the system asks is asked";
                     self.plan.remark(&place, &title, Anchor::Top, Kind::Lost, text);
                 }
             }
@@ -369,6 +373,9 @@ fn freed(sources: Vec<Source>) -> Vec<Source> {
     }
     std::iter::once(Source::EngineIo).chain(sources).collect()
 }
+
+/// For how long browsers keep a cookie at the most.
+const LONGEST: Duration = Duration::from_secs(400 * 86_400);
 
 /// As many as our file takes.
 const RESOLVERS_MAX: usize = 8;

@@ -4,7 +4,7 @@ use super::syntax::Directive;
 
 /// What becomes of a directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(in crate::migrate) enum Fate {
     /// Another part carries it over, or has spoken of it.
     Elsewhere,
     /// It tunes what does not exist here, or says what is always so: nothing is lost.
@@ -14,7 +14,7 @@ pub(super) enum Fate {
 }
 
 /// Looks a directive up, and where need be its arguments.
-pub(super) fn fate(directive: &Directive) -> Fate {
+pub(in crate::migrate) fn fate(directive: &Directive) -> Fate {
     let (name, first) = (directive.name.as_str(), directive.first());
     let is_upgrade_map = name == "map" && ["$http_upgrade", "$http_connection"].contains(&first);
     match name {
@@ -49,6 +49,32 @@ pub(super) fn fate(directive: &Directive) -> Fate {
         None => Fate::Lost("there is nothing like it here"),
     }
 }
+
+/// Whether a directive is known, and has no block: one with a block lacks its semicolon.
+pub(in crate::migrate) fn is_without_block(name: &str) -> bool {
+    let is_known = FATES.iter().any(|(names, _)| names.split_ascii_whitespace().any(|it| it == name));
+    is_known && !BLOCKS.contains(&name)
+}
+
+/// Those that may have a block.
+const BLOCKS: [&str; 16] = [
+    "http",
+    "events",
+    "server",
+    "upstream",
+    "location",
+    "types",
+    "match",
+    "stream",
+    "mail",
+    "if",
+    "limit_except",
+    "map",
+    "geo",
+    "split_clients",
+    "charset_map",
+    "geoip2",
+];
 
 const FILES: Fate = Fate::Lost("files are not served here; keep nginx or a CDN for them");
 const REWRITES: Fate =

@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         };
         if parameters.is_backup {
             let text = "a backup; it is in state maint here, and gets nobody until you write state: ready, or \
-                        steadfast drain and undrain say so";
+                        POST /state of the admin address says so";
             self.plan.remark(&directive.place, &title, anchor.clone(), Kind::Beware, text);
         }
         let weight = parameters.weight.clamp(1, WEIGHT_MAX);
@@ -211,9 +211,9 @@ impl<'a> Reader<'a> {
             fall: number("fails="),
         };
         if argument("match=").is_some() {
-            let text =
-                "its match is not carried over: a status of 200 to 399 is good, or what health_check.status says";
-            self.remark(directive, Anchor::Upstream(upstream.to_owned()), Kind::Lost, text);
+            let text = "a status of 200 to 399 is good, or what health_check.status says";
+            let anchor = Anchor::Upstream(upstream.to_owned());
+            self.plan.remark(&directive.place, "match of health_check", anchor, Kind::Lost, text);
         }
         if let Some(upstream) = self.plan.upstream(upstream) {
             upstream.health_check.get_or_insert(check);
@@ -287,7 +287,7 @@ impl Parameters {
 }
 
 /// Whether our file takes this for a host.
-pub(super) fn is_host(text: &str) -> bool {
+pub(in crate::migrate) fn is_host(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(allowed);
     text.len() <= 253 && text.split('.').all(is_label)

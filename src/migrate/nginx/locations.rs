@@ -79,17 +79,20 @@ impl<'a> Reader<'a> {
         self.locations(&scope, scope.clone().own(), block, taken)?;
         let anchor = Anchor::Routes(block);
         let own = |name: &str| location.children().iter().find(|it| it.name == name);
-        let is_proxied = own("proxy_pass").is_some();
+        let answers = own("return").is_some();
+        let is_proxied = own("proxy_pass").is_some() && !answers;
         let target = if is_proxied { Some(scope.clone()) } else { self.by_try_files(&scope, outer) };
-        let Some(target) = target.filter(|_| !matches!(pattern, Pattern::Named)) else {
+        let Some(target) = target.filter(|_| !answers && !matches!(pattern, Pattern::Named)) else {
             if !matches!(pattern, Pattern::Named) && !location.children().iter().any(|it| it.name == "location") {
                 self.remark(location, anchor, Kind::Lost, instead(location));
             }
             return Ok(());
         };
-        let Some(paths) = self.prefixes(location, pattern, &anchor) else { return Ok(()) };
-        let written = paths.first().map_or("/", String::as_str);
-        let Some(upstream) = self.proxied(&target, &anchor, written) else { return Ok(()) };
+        let paths = self.prefixes(location, pattern, &anchor);
+        // Also for a pattern that is no route: its time-outs hold where its requests go now, as a rule the same upstream.
+        let written = paths.as_ref().and_then(|it| it.first()).map_or(location.first(), String::as_str);
+        let upstream = self.proxied(&target, &anchor, written);
+        let Some((paths, upstream)) = paths.zip(upstream) else { return Ok(()) };
         for directive in location.children().iter().filter(|it| it.name != "location" && !leads_to_named(it)) {
             self.tell_fate(directive, &anchor);
         }
@@ -133,10 +136,9 @@ impl<'a> Reader<'a> {
                 }
                 Regex::Prefixes(paths) => (paths, Some("a path is a prefix here; it takes whatever follows")),
                 Regex::Other(prefix) => {
-                    let mut text = "paths are prefixes here".to_owned();
-                    if let Some(prefix) = prefix.as_deref().and_then(encoded) {
-                        text.push_str(&format!("; path: {prefix} would take these and more"));
-                    }
+                    let more = prefix.as_deref().and_then(encoded);
+                    let more = more.map(|it| format!("; path: {it} would take these and more")).unwrap_or_default();
+                    let text = format!("paths are prefixes here{more}; requests for it go where the other routes lead");
                     self.remark(location, anchor.clone(), Kind::Lost, text);
                     return None;
                 }
@@ -179,7 +181,7 @@ fn pattern(location: &Directive) -> Option<Pattern> {
 }
 
 /// A path as it stands in requests: nginx compares it decoded, and our routes as it came.
-fn encoded(path: &str) -> Option<String> {
+pub(in crate::migrate) fn encoded(path: &str) -> Option<String> {
     if !path.starts_with('/') || path.contains(['*', '?', '#']) {
         return None;
     }
@@ -197,7 +199,10 @@ fn instead(location: &Directive) -> String {
     if let Some(it) = does(&["fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass", "memcached_pass"]) {
         return format!("{}: servers are spoken to in HTTP only; keep nginx for it; {goes_on}", it.name);
     }
-    if let Some(it) = does(&["deny", "return", "rewrite"]) {
+    if does(&["deny"]).is_some() {
+        return format!("deny: NOBODY IS KEPT OUT HERE: {goes_on}; keep nginx in front, or do it in the servers");
+    }
+    if let Some(it) = does(&["return", "rewrite"]) {
         return format!("{}: keep nginx in front for it, or do it in the servers; {goes_on}", it.title());
     }
     if let Some(it) = does(&["root", "alias", "try_files", "index", "expires", "stub_status"]) {

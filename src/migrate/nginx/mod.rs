@@ -9,16 +9,16 @@
 //! ```
 
 mod affinity;
-mod fates;
+pub(super) mod fates;
 mod groups;
 mod include;
 mod listen;
-mod locations;
-mod proxy;
+pub(super) mod locations;
+pub(super) mod proxy;
 mod scope;
 mod sites;
-mod syntax;
-mod value;
+pub(super) mod syntax;
+pub(super) mod value;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,6 +32,7 @@ use self::syntax::Directive;
 use super::plan::{Anchor, Kind, Plan};
 use super::{Imported, Place, Refused};
 
+pub(super) use self::groups::is_host;
 pub use self::include::File;
 
 /// The configuration that says what the nginx file `text` says.
@@ -50,6 +51,10 @@ pub fn nginx(
     find: &mut dyn FnMut(&str) -> Result<Vec<File>, String>,
 ) -> Result<Imported, Refused> {
     let (tree, absent) = expanded(file, text, find)?;
+    if let Some(open) = everywhere(&tree).into_iter().find(|it| it.block.is_some() && fates::is_without_block(&it.name))
+    {
+        return Err(open.place.refuse(&format!("\"{}\" does not end in \";\"", open.name)));
+    }
     let start = Place { file: file.into(), line: 1 };
     let mut reader = Reader::new(&tree, directory);
     reader.absent(absent);
@@ -57,8 +62,9 @@ pub fn nginx(
     reader.real_ip(&tree);
     reader.groups();
     reader.sites()?;
-    reader.http();
     reader.affinities();
+    reader.http();
+
     if reader.plan.routes.is_empty() {
         return Err(start.refuse("nothing in it is proxied by proxy_pass to servers that can be reached from here"));
     }
@@ -76,6 +82,8 @@ struct Reader<'a> {
     directory: &'a str,
     real_ip: RealIp,
     groups: Vec<Group<'a>>,
+    /// Where the maps stand that have a source of affinity in their place.
+    used_maps: Vec<Place>,
 }
 
 /// How nginx learns the client's address.
@@ -104,7 +112,7 @@ impl<'a> Reader<'a> {
         };
         let plan = Plan { has_access_log: true, ..Plan::default() };
         let real_ip = RealIp { header: RealIpHeader::Nowhere, is_recursive: false };
-        Self { plan, http, directory, real_ip, groups: Vec::new() }
+        Self { plan, http, directory, real_ip, groups: Vec::new(), used_maps: Vec::new() }
     }
 
     fn scope(&self) -> Scope<'a> {
@@ -156,6 +164,7 @@ impl<'a> Reader<'a> {
             match directive.name.as_str() {
                 "access_log" if directive.first() == "off" => self.plan.has_access_log = false,
                 "large_client_header_buffers" => self.head_limits(directive),
+                "map" if self.used_maps.contains(&directive.place) => {}
                 _ => self.tell_fate(directive, &Anchor::Top),
             }
         }

@@ -22,6 +22,11 @@ impl<'a> Reader<'a> {
     /// remark, if it leads nowhere that we could.
     pub(super) fn proxied(&mut self, scope: &Scope<'a>, anchor: &Anchor, path: &str) -> Option<String> {
         let pass = scope.own().iter().copied().find(|it| it.name == "proxy_pass")?;
+        if pass.first().contains("://unix:") {
+            let text = "servers are reached by TCP here; have this one listen at an address";
+            self.remark(pass, anchor.clone(), Kind::Lost, text);
+            return None;
+        }
         let Some(target) = target(pass.first(), scope) else {
             let text = "where it leads is put together for each request; a route leads to one upstream here";
             self.remark(pass, anchor.clone(), Kind::Lost, text);
@@ -29,6 +34,9 @@ impl<'a> Reader<'a> {
         };
         let group = self.group_of(&target, pass, scope)?;
         let upstream = self.groups[group].upstream.clone();
+        if self.plan.upstream(&upstream).is_none_or(|it| it.servers.is_empty()) {
+            return None; // Its block has been spoken of.
+        }
         self.tell_of_uri(&target, pass, path, anchor);
         self.note_uses(group, scope, path);
         self.timeouts(scope, &upstream);
@@ -72,7 +80,7 @@ impl<'a> Reader<'a> {
 
     /// An upstream for the one server that `proxy_pass` names.
     fn direct(&mut self, target: &Target, pass: &Directive) -> Option<usize> {
-        let upstream = self.plan.new_name(&target.authority.replace(':', "-"));
+        let upstream = self.plan.new_name(&target.authority.replace(['[', ']'], "").replace(':', "-"));
         let mut group = Group {
             name: target.authority.clone(),
             is_https: None,
@@ -168,34 +176,9 @@ impl<'a> Reader<'a> {
     fn fields(&mut self, scope: &Scope<'a>, pass: &Directive, target: &Target, anchor: &Anchor) {
         let mut has_host = false;
         for field in scope.all("proxy_set_header") {
+            has_host |= field.first().eq_ignore_ascii_case("host");
             let value = field.arguments.get(1).map_or("", String::as_str);
-            let lower = field.first().to_ascii_lowercase();
-            has_host |= lower == "host";
-            let text = match (lower.as_str(), value) {
-                ("upgrade" | "connection" | "keep-alive" | "te" | "x-accel-buffering", _) => continue,
-                ("host", "$host" | "$http_host" | "$host:$server_port" | "$http_host:$server_port") => continue,
-                ("host", _) => "the servers get the Host that the client has sent",
-                ("x-forwarded-for", "$proxy_add_x_forwarded_for") => continue,
-                ("x-forwarded-for", _) => {
-                    "the previous hop's address is added to what a trusted hop has sent; what others sent is dropped"
-                }
-                ("x-forwarded-proto" | "x-forwarded-host", it)
-                    if ["$scheme", "$host", "$http_host", "$http_x_forwarded_proto", "$http_x_forwarded_host"]
-                        .contains(&it) =>
-                {
-                    continue;
-                }
-                ("x-forwarded-proto" | "x-forwarded-host", _) => {
-                    "it is what the client or a trusted hop speaks of here"
-                }
-                ("x-real-ip", _) => {
-                    "servers find the client in X-Forwarded-For: let them believe this proxy; what a client sends as \
-                     X-Real-IP is passed on, so let them not believe that"
-                }
-                ("accept-encoding", "") => "it is taken off requests for event streams only (sse.accept_encoding)",
-                (_, "") => "fields are passed on as they come; what a client sends as this one reaches the servers",
-                _ => "fields are not set here; what a client sends as this one reaches the servers",
-            };
+            let Some(text) = lost_field(field.first(), value) else { continue };
             self.remark(field, anchor.clone(), Kind::Lost, text);
         }
         if !has_host {
@@ -241,6 +224,29 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// The default of `timeouts.idle`.
 const IDLE: Duration = Duration::from_secs(3_600);
+
+/// What is lost with a `proxy_set_header`, if it says anything else than what is so anyway.
+pub(in crate::migrate) fn lost_field(name: &str, value: &str) -> Option<&'static str> {
+    let as_it_came = ["$scheme", "$host", "$http_host", "$http_x_forwarded_proto", "$http_x_forwarded_host"];
+    let hosts = ["$host", "$http_host", "$host:$server_port", "$http_host:$server_port"];
+    Some(match (name.to_ascii_lowercase().as_str(), value) {
+        ("upgrade" | "connection" | "keep-alive" | "te" | "x-accel-buffering", _) => return None,
+        ("host", it) if hosts.contains(&it) => return None,
+        ("host", _) => "the servers get the Host that the client has sent",
+        ("x-forwarded-for", "$proxy_add_x_forwarded_for") => return None,
+        ("x-forwarded-for", _) => {
+            "the previous hop's address is added to what a trusted hop has sent; what others sent is dropped"
+        }
+        ("x-forwarded-proto" | "x-forwarded-host", it) if as_it_came.contains(&it) => return None,
+        ("x-forwarded-proto" | "x-forwarded-host", _) => "it is what the client or a trusted hop speaks of here",
+        ("x-real-ip", _) => {
+            "servers find the client in X-Forwarded-For: let them believe this proxy; what a client sends as \
+             X-Real-IP is passed on, so let them not believe that"
+        }
+        ("accept-encoding", "") => "it is taken off requests for event streams only (sse.accept_encoding)",
+        _ => "fields are passed on as they come; what a client sends as this one reaches the servers",
+    })
+}
 
 /// What `proxy_set_header` says of a field.
 fn header<'a>(scope: &Scope<'a>, name: &str) -> Option<&'a Directive> {

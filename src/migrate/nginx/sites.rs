@@ -44,7 +44,9 @@ impl<'a> Reader<'a> {
                     Some(_) => {}
                 }
             }
-            let paths = self.paths(&scope, directive, block)?;
+            // Behind this no location is asked.
+            let answers = directive.children().iter().any(|it| it.name == "return");
+            let paths = if answers { Vec::new() } else { self.paths(&scope, directive, block)? };
             if paths.is_empty() {
                 let what = self.what_instead(&scope);
                 self.plan.remark(&directive.place, &title(directive), Anchor::Top, Kind::Lost, what);

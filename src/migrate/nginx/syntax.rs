@@ -10,30 +10,30 @@ use super::super::{Place, Refused};
 
 /// A directive such as `listen 80;` or `server { ... }`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Directive {
+pub(in crate::migrate) struct Directive {
     /// Where its name stands.
-    pub(super) place: Place,
+    pub(in crate::migrate) place: Place,
     /// Without quotes.
-    pub(super) name: String,
+    pub(in crate::migrate) name: String,
     /// Behind the name, without quotes.
-    pub(super) arguments: Vec<String>,
+    pub(in crate::migrate) arguments: Vec<String>,
     /// What stands in its braces; `None` where it ends in `;`. Of a block of Lua, nothing.
-    pub(super) block: Option<Vec<Directive>>,
+    pub(in crate::migrate) block: Option<Vec<Directive>>,
 }
 
 impl Directive {
     /// The first argument, or nothing.
-    pub(super) fn first(&self) -> &str {
+    pub(in crate::migrate) fn first(&self) -> &str {
         self.arguments.first().map_or("", String::as_str)
     }
 
     /// What stands in its braces.
-    pub(super) fn children(&self) -> &[Directive] {
+    pub(in crate::migrate) fn children(&self) -> &[Directive] {
         self.block.as_deref().unwrap_or_default()
     }
 
     /// Name and arguments, as they would be read aloud.
-    pub(super) fn title(&self) -> String {
+    pub(in crate::migrate) fn title(&self) -> String {
         let mut title = self.name.clone();
         for argument in &self.arguments {
             title.push(' ');
@@ -48,7 +48,7 @@ impl Directive {
 /// # Errors
 ///
 /// What nginx would refuse, with the line.
-pub(super) fn parse(file: &Rc<str>, text: &str) -> Result<Vec<Directive>, Refused> {
+pub(in crate::migrate) fn parse(file: &Rc<str>, text: &str) -> Result<Vec<Directive>, Refused> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let mut reader = Reader { file, text, at: 0, line: 1 };
     // The blocks that are open, the innermost last; the first is the file.

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::super::plan::Source;
+
 /// A time such as `60`, `75s`, `1h 30m` or `500ms`; a number alone is seconds.
-pub(super) fn time(text: &str) -> Option<Duration> {
+pub(in crate::migrate) fn time(text: &str) -> Option<Duration> {
     let mut total = 0_u64;
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -45,11 +47,22 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// The name of the one variable that `text` is: of `$name` and `${name}`.
-pub(super) fn variable(text: &str) -> Option<&str> {
+pub(in crate::migrate) fn variable(text: &str) -> Option<&str> {
     let rest = text.strip_prefix('$')?;
     let name = rest.strip_prefix('{').map_or(Some(rest), |rest| rest.strip_suffix('}'))?;
     let is_name = !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
     is_name.then_some(name)
+}
+
+/// The source for a variable that names a field, a cookie or a parameter.
+pub(in crate::migrate) fn source(variable: &str) -> Option<Source> {
+    let (kind, name) = variable.split_once('_').filter(|it| !it.1.is_empty())?;
+    match kind {
+        "http" => Some(Source::Header(field(name))),
+        "cookie" => Some(Source::Cookie(name.to_owned())),
+        "arg" => Some(Source::Query(name.to_owned())),
+        _ => None,
+    }
 }
 
 /// The field of a head that a variable `$http_NAME` stands for: `x_user_id` is `X-User-Id`.
@@ -68,7 +81,7 @@ pub(super) fn field(name: &str) -> String {
 
 /// What a regular expression for paths comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Regex {
+pub(in crate::migrate) enum Regex {
     /// Paths that begin so, and some more perhaps.
     Prefixes(Vec<String>),
     /// Something else; all that it matches begins so.
@@ -76,7 +89,7 @@ pub(super) enum Regex {
 }
 
 /// Looks whether `pattern` is nothing but a prefix, or a choice of them.
-pub(super) fn regex(pattern: &str) -> Regex {
+pub(in crate::migrate) fn regex(pattern: &str) -> Regex {
     let Some(rest) = pattern.strip_prefix('^') else { return Regex::Other(None) };
     let (before, rest) = literal(rest);
     if is_any_tail(rest) {
