@@ -9,7 +9,7 @@ ARGS ?=
 # pinned compiler will do: coverage needs no other. What each begins with is in tests/fuzz/seeds, in
 # the encoding by which libFuzzer's bytes become arguments.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := chunked events websocket config forwarded cookie engine_io proxy_protocol request hand_over
+FUZZ_TARGETS := chunked events websocket config forwarded cookie engine_io proxy_protocol request hand_over migrate
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## Show this list
@@ -36,7 +36,7 @@ fuzz: ## Build, then feed nonsense to everything that parses, a minute each
 	@tests/install.sh fuzz
 	@for target in $(FUZZ_TARGETS); do \
 		corpus=$(TARGET_DIR)/fuzz/corpus/$$target log=$(TARGET_DIR)/fuzz/$$target.log; \
-		seeds=tests/fuzz/seeds/$$target; [ $$target = config ] && seeds=conf; \
+		seeds=tests/fuzz/seeds/$$target; [ $$target = config ] && seeds=conf; [ $$target = migrate ] && seeds=tests/migrate/files; \
 		mkdir -p $$corpus; \
 		echo "fuzzing $$target"; \
 		cargo fuzz build --fuzz-dir tests/fuzz --target-dir $(TARGET_DIR)/fuzz --sanitizer none $$target || exit 1; \

@@ -89,6 +89,8 @@ mod fleet;
 mod learned;
 // Fleets that are half nginx and half the proxy, as on the way from one to the other.
 mod migration;
+// Files of nginx and Ingresses that become ours: on the command line, and beside the nginx they came from.
+mod import;
 // Which client goes to which server: as nginx hashes, by the first source, without needless moves.
 mod stickiness;
 // Servers that are not ready: what they keep, what they get no more, what moves.

@@ -96,12 +96,18 @@ impl Nginx {
     /// nginx cannot listen on a port of the kernel's choice. But it takes listening sockets from
     /// an older nginx by descriptor number, and descriptor 0 is the one a child always inherits.
     async fn start(site: &Site<'_>) -> Self {
+        Self::of_file(|address| site.configuration(address)).await
+    }
+
+    /// One whose whole file is written for the address where it will listen. It says `daemon off`, and logs to
+    /// standard error.
+    pub(crate) async fn of_file(configuration: impl FnOnce(SocketAddr) -> String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path();
         let file = path.join("nginx.conf");
-        std::fs::write(&file, site.configuration(address)).expect("the file is ours");
+        std::fs::write(&file, configuration(address)).expect("the file is ours");
         let mut command = Command::new("nginx");
         command.arg("-p").arg(path).arg("-c").arg(&file).args(["-e", "stderr"]);
         command.env("NGINX", "0;").stdin(Stdio::from(OwnedFd::from(listener)));

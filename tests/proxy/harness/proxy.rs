@@ -277,6 +277,16 @@ impl Proxy {
         }
     }
 
+    /// One that runs on this file as it stands. It listens somewhere, and has an admin address.
+    pub(crate) async fn of_file(yaml: &str) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        let file = directory.path().join("steadfast.yaml");
+        std::fs::write(&file, yaml).expect("the file is ours");
+        let mut command = Command::new(BINARY);
+        command.arg("run").arg("-c").arg(&file).stdin(Stdio::null()).env("NO_COLOR", "1");
+        Self::of(Process::start(command), BINARY.into(), file, directory).await
+    }
+
     /// The proxy that this process is, once it is ready.
     async fn of(process: Process, binary: PathBuf, file: PathBuf, directory: Arc<TempDir>) -> Self {
         let ready = |line: &str| line.ends_with("ready").then_some(());
