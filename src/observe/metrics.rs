@@ -19,7 +19,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use self::definitions::{CLOSE_CODES, DEFINITIONS, DIRECTIONS, ERRORS, HANDED, PACED, STATUS, Type};
+use self::definitions::{CLOSE_CODES, DEFINITIONS, DIRECTIONS, ERRORS, HANDED, PACED, RELOADS, STATUS, Type};
 use self::servers::AllServers;
 pub use self::servers::ServerMetrics;
 
@@ -177,6 +177,13 @@ impl Metrics {
             registry,
         };
         metrics.loaded();
+        // There from the start: of what begins with one, Prometheus does not see that it grew.
+        for error in ERRORS {
+            metrics.errors.with_label_values(&[error]);
+        }
+        for result in RELOADS {
+            metrics.reloads.with_label_values(&[result]);
+        }
         metrics
     }
 
@@ -205,7 +212,7 @@ impl Metrics {
 
     /// The configuration was read again, and is in force if it was right.
     pub fn reloaded(&self, is_right: bool) {
-        self.reloads.with_label_values(&[if is_right { "ok" } else { "refused" }]).inc();
+        self.reloads.with_label_values(&[RELOADS[usize::from(!is_right)]]).inc();
         match is_right {
             true => self.loaded(),
             false => self.is_reloaded.set(0),

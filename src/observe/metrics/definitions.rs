@@ -70,6 +70,9 @@ pub(super) const TRANSITIONS: [&str; 2] = ["up", "down"];
 /// What servers may get, in the order of `State`.
 pub(super) const STATES: [&str; 3] = ["ready", "drain", "maint"];
 
+/// What came of reading the configuration again.
+pub(super) const RELOADS: [&str; 2] = ["ok", "refused"];
+
 /// Where relays go that are handed over, seen from this process.
 pub(super) const HANDED: [&str; 2] = ["given", "taken"];
 
@@ -415,7 +418,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     Definition {
         name: "steadfast_reloads_total",
         kind: Type::Counter,
-        labels: &[Label { name: "result", values: Values::Words(&["ok", "refused"]) }],
+        labels: &[Label { name: "result", values: Values::Words(&RELOADS) }],
         help: "Times the configuration was read again; refused when nothing changed, because it was wrong.",
     },
     Definition {

@@ -15,6 +15,11 @@ impl Metrics {
         Self(samples.map(Sample::parse).collect())
     }
 
+    /// The names of all series, and their labels.
+    pub(crate) fn series(&self) -> impl Iterator<Item = (&str, &[(String, String)])> {
+        self.0.iter().map(|sample| (sample.name.as_str(), sample.labels.as_slice()))
+    }
+
     /// The sum of every sample of this name that has these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let samples = self.0.iter().filter(|sample| sample.name == name && sample.has(labels));
