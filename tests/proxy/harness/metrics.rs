@@ -15,9 +15,9 @@ impl Metrics {
         Self(samples.map(Sample::parse).collect())
     }
 
-    /// The names of all series, and their labels.
-    pub(crate) fn series(&self) -> impl Iterator<Item = (&str, &[(String, String)])> {
-        self.0.iter().map(|sample| (sample.name.as_str(), sample.labels.as_slice()))
+    /// All series: their names, labels and values.
+    pub(crate) fn series(&self) -> impl Iterator<Item = (&str, &[(String, String)], f64)> {
+        self.0.iter().map(|sample| (sample.name.as_str(), sample.labels.as_slice(), sample.value))
     }
 
     /// The sum of every sample of this name that has these labels.
