@@ -232,6 +232,15 @@ fn every_mistake_is_told_at_once() {
 }
 
 #[test]
+fn the_schema_for_editors_is_printed() {
+    let output = steadfast(&["schema"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["properties"]["shutdown"]["properties"]["grace"]["default"], "30s");
+}
+
+#[test]
 fn help_and_version_are_told() {
     let help = steadfast(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
