@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use jsonschema::Validator;
 use serde_yaml::{Mapping, Value as Yaml};
@@ -10,7 +11,7 @@ use super::markdown::{sections, table};
 use super::{FILE, Key, LeftOut, Section, Shape, schema};
 use crate::config::lines::{self, Lines};
 use crate::config::mistakes::KeyPath;
-use crate::config::parse;
+use crate::config::{parse, units};
 use crate::reference;
 
 /// A right file, to which keys are added one at a time.
@@ -238,19 +239,22 @@ fn ranges_end_where_the_reader_ends_them() {
 
 /// The ends of a range, and what is just beyond them.
 fn ends(shape: &Shape) -> Option<(Vec<Yaml>, Vec<Yaml>)> {
-    let with_unit = |least: &str, most: &str| {
-        let beyond = |text: &str| {
-            let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap();
-            let (number, unit) = text.split_at(digits);
-            format!("{}{unit}", number.parse::<u64>().unwrap() + 1)
-        };
-        let smallest = if least.ends_with('B') { "B" } else { "ms" };
-        let below = (least != format!("0{smallest}") && least != "0s").then(|| Yaml::from(format!("0{smallest}")));
-        let above = Some(beyond(most).into());
-        (vec![least.into(), most.into()], below.into_iter().chain(above).collect())
+    let beyond = |least: u64, most: u64, unit: &str| {
+        let below = least.checked_sub(1).into_iter();
+        below.chain([most + 1]).map(|it| Yaml::from(format!("{it}{unit}"))).collect()
     };
+    let milliseconds = |text| {
+        let duration = units::duration_within(text, &(Duration::ZERO..=Duration::MAX)).unwrap();
+        u64::try_from(duration.as_millis()).unwrap()
+    };
+    let bytes = |text| units::size_within(text, &(0..=usize::MAX)).unwrap() as u64;
     match shape {
-        Shape::Duration(least, most) | Shape::Size(least, most) => Some(with_unit(least, most)),
+        Shape::Duration(least, most) => {
+            Some((vec![(*least).into(), (*most).into()], beyond(milliseconds(least), milliseconds(most), "ms")))
+        }
+        Shape::Size(least, most) => {
+            Some((vec![(*least).into(), (*most).into()], beyond(bytes(least), bytes(most), "B")))
+        }
         Shape::Number(least, most) => {
             let below = least.checked_sub(1).map(Yaml::from);
             let above = Yaml::from(most + 1);
@@ -259,6 +263,22 @@ fn ends(shape: &Shape) -> Option<(Vec<Yaml>, Vec<Yaml>)> {
         Shape::AnyOf(shapes) => shapes.iter().find_map(ends),
         _ => None,
     }
+}
+
+#[test]
+fn the_reader_and_the_catalogue_know_the_same_words() {
+    let mut count = 0;
+    for (section, key) in keys() {
+        let Shape::Word(words) = key.shape else { continue };
+        let mistakes = mistakes(&file_with_key(section, key, &"zzzzzzzzzzzz".into()));
+        let complaint = mistakes.iter().find(|it| it.contains("zzzzzzzzzzzz")).unwrap();
+        let (_, right) = complaint.rsplit_once("; write ").unwrap();
+        let right = right.trim_start_matches("one of ").replace(" or ", ", ");
+        let of_reader: BTreeSet<_> = right.split(", ").collect();
+        assert_eq!(of_reader, words.iter().copied().collect(), "{}.{}", section.path, key.name);
+        count += 1;
+    }
+    assert!(count > 12, "{count} keys take words");
 }
 
 #[test]
