@@ -348,6 +348,7 @@ async fn wherever_the_next_process_dies_everything_stays_with_the_old_one() {
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("steadfast_open_connections", &[]) as usize, 250 + steps.len());
     assert_eq!(metrics.sum("steadfast_relays_handed_over_total", &[]), 0.0);
+    proxy.settles("steadfast_hand_overs_failed_total", &[], steps.len() as f64).await;
     let whole = traffic.end().await;
     assert!(relays_in(&proxy.log()).is_empty());
     drop(whole.ends);
@@ -432,6 +433,7 @@ async fn sigusr2_starts_what_stands_at_its_place_now() {
         proxy.heard(part).await;
         assert_eq!(proxy.admin("/healthz").await.text(), "ok\n");
     }
+    proxy.settles("steadfast_hand_overs_failed_total", &[], 2.0).await;
     std::fs::remove_file(&binary).expect("it is there");
     std::fs::copy(BINARY, &binary).expect("it can be copied");
     proxy.process().signal_user_2();
