@@ -22,7 +22,6 @@ use prometheus::{
 use self::definitions::{CLOSE_CODES, DEFINITIONS, DIRECTIONS, ERRORS, HANDED, PACED, RELOADS, STATUS, Type};
 use self::servers::AllServers;
 pub use self::servers::ServerMetrics;
-
 use crate::affinity::doctor::Finding;
 use crate::handshake::Damage;
 use crate::listener::Refusal;
