@@ -2,7 +2,7 @@
 # `make demo ARGS=--help`, `make bench ARGS=...`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz bench
+.PHONY: help demo test fuzz bench soak
 
 ARGS ?=
 # For each target of `make fuzz`. There is no unsafe code here for a sanitizer to watch, so the
@@ -10,6 +10,8 @@ ARGS ?=
 # the encoding by which libFuzzer's bytes become arguments.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := chunked events websocket config forwarded cookie engine_io proxy_protocol request hand_over migrate
+# How long `make soak` goes on. ARGS may name --seed and --connections.
+SOAK_MINUTES ?= 10
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## Show this list
@@ -49,3 +51,8 @@ bench: ## Build, then measure Steadfast beside other proxies
 	@tests/install.sh bench
 	cargo build --release --locked
 	cargo bench --locked --bench proxies -- $(ARGS)
+
+soak: ## Build, then ten minutes of everything at once: nothing may be lost
+	@tests/install.sh soak
+	cargo build --release --locked
+	cargo bench --locked --bench soak -- --minutes $(SOAK_MINUTES) $(ARGS)

