@@ -25,7 +25,7 @@ USER 65532:65532
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 # By the binary itself: it writes no file, and needs neither shell nor curl. So it runs with --read-only.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/usr/local/bin/steadfast", "health", "-c", "/etc/steadfast/steadfast.yaml"]
+HEALTHCHECK --interval=10s --timeout=5s CMD ["/usr/local/bin/steadfast", "health", "-c", "/etc/steadfast/steadfast.yaml"]
 ENTRYPOINT ["/usr/local/bin/steadfast"]
 # Process 1 stays the same, and costs about a megabyte, while the proxy below it can be replaced with all of its
 # connections: copy a new binary over this one, and send the container SIGUSR2.

@@ -243,7 +243,7 @@ upstreams:
     affinity: [forwarded_for]
     health_check: {{ tcp: on, interval: 1s }}
     sse: {{ keepalive: 5s, resume: on, retry: 1s }}
-    websocket: {{ ping: 5s, pong_timeout: 20s }}
+    websocket: {{ ping: 5s, pong_timeout: 60s }}
     rebalance: {{ per_minute: 20, min_age: 10s }}
     drain: {{ timeout: 20s, spread: 5s, removed: drain }}
   chat:
