@@ -61,16 +61,33 @@ pub(crate) struct Server {
     running: Option<JoinHandle<()>>,
 }
 
-/// What a server has at the moment.
+/// What a server has at the moment, from its start to its end.
 #[derive(Default)]
-struct Carried(Mutex<HashMap<u64, Arc<Connection>>>);
+struct Carried(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    connections: HashMap<u64, Arc<Connection>>,
+    is_killed: bool,
+}
 
 /// One of that; gone with its task, however that ends.
 struct Holding(Arc<Carried>, u64);
 
+impl Holding {
+    fn new(carried: &Arc<Carried>, connection: &Arc<Connection>, ledger: &Ledger) -> Self {
+        let mut state = lock(&carried.0);
+        state.connections.insert(connection.id, connection.clone());
+        if state.is_killed {
+            ledger.kill(std::slice::from_ref(connection)); // It has come just before the end.
+        }
+        Self(carried.clone(), connection.id)
+    }
+}
+
 impl Drop for Holding {
     fn drop(&mut self) {
-        lock(&self.0.0).remove(&self.1);
+        lock(&self.0.0).connections.remove(&self.1);
     }
 }
 
@@ -79,8 +96,8 @@ impl Server {
     pub(crate) fn start(name: &str, shared: &Shared) -> io::Result<Self> {
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let address = listener.local_addr()?;
-        let carried = Arc::default();
-        let mut this = Self { name: name.to_owned(), address, shared: shared.clone(), carried, running: None };
+        let (shared, carried) = (shared.clone(), Arc::default());
+        let mut this = Self { name: name.to_owned(), address, shared, carried, running: None };
         this.run(listener);
         Ok(this)
     }
@@ -93,12 +110,14 @@ impl Server {
     /// Ends it without a farewell.
     pub(crate) async fn kill(&mut self) {
         let Some(running) = self.running.take() else { return };
-        let carried: Vec<_> = lock(&self.carried.0).values().cloned().collect();
-        self.shared.ledger.kill(&carried);
+        {
+            let mut state = lock(&self.carried.0);
+            state.is_killed = true;
+            let carried: Vec<_> = state.connections.values().cloned().collect();
+            self.shared.ledger.kill(&carried);
+        }
         running.abort();
-        let _ = running.await; // It was cancelled; its sockets are closed when it is gone.
-        // Those that came while it was being ended.
-        self.shared.ledger.kill(&carried);
+        let _ = running.await; // It was cancelled; its listener is closed when it is gone.
     }
 
     /// Has it listen again, with nothing of what it had.
@@ -108,10 +127,11 @@ impl Server {
     }
 
     fn run(&mut self, listener: TcpListener) {
+        self.carried = Arc::default();
         let (shared, carried) = (self.shared.clone(), self.carried.clone());
         self.running = Some(tokio::spawn(async move {
             let mut connections = JoinSet::new();
-            // What the proxy does not hear it reports itself: a failed accept is one of too few files.
+            // With too few open files it would end, and show by ends that nobody explains.
             while let Ok((tcp, _)) = listener.accept().await {
                 connections.spawn(serve(tcp, shared.clone(), carried.clone()));
                 while connections.try_join_next().is_some() {}
@@ -139,8 +159,7 @@ async fn serve(mut tcp: TcpStream, shared: Shared, carried: Arc<Carried>) -> io:
         let Some(connection) = id.and_then(|id| shared.ledger.find(id)) else {
             return Err(io::Error::other("a path of nobody's"));
         };
-        lock(&carried.0).insert(connection.id, connection.clone());
-        let _holding = Holding(carried.clone(), connection.id);
+        let _holding = Holding::new(&carried, &connection, &shared.ledger);
         match kind {
             Some("ws") => {
                 tcp.write_all(UPGRADED.as_bytes()).await?;
