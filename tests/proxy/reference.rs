@@ -189,7 +189,8 @@ async fn what_is_asked_of_servers_and_of_the_file_is_told() {
         held = servers[0].accept() => ("a", held),
         held = servers[1].accept() => ("b", held),
     };
-    assert_eq!(proxy.change(&format!("/drain?upstream=chat&server={which}&spread=0s&timeout=1h")).await.status(), 200);
+    let order = json!({ "upstream": "chat", "server": which, "spread": "0s", "timeout": "1h" });
+    assert_eq!(proxy.order("drain", order).await.status(), 200);
     proxy.settles("steadfast_server_state", &[("server", which), ("state", "drain")], 1.0).await;
     proxy.settles("steadfast_drains_in_progress", &[], 1.0).await;
     drop((client, held));
