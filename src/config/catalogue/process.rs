@@ -62,6 +62,12 @@ pub(super) static KEYS: &[Key] = &[
         "where metrics, health and relays are served",
     ),
     Key::new("access_log", AnyOf(&[Mapping(&ACCESS_LOG), Word(&["off"])]), Words(""), "one line per request"),
+    Key::new(
+        "traces",
+        AnyOf(&[Word(&["off"]), Mapping(&TRACES)]),
+        Value("off"),
+        "spans of requests and relays, for a collector of OpenTelemetry",
+    ),
     Key::new("shutdown", Mapping(&SHUTDOWN), Words(""), "how the process ends"),
     Key::new(
         "hand_over",
@@ -374,6 +380,40 @@ const LOG_PATH: Text = Text {
     pattern: "^(stdout|stderr|/.*[^/])$",
     examples: &["stdout", "/var/log/steadfast/access.log"],
 };
+
+static TRACES: Section = Section::new(
+    "traces",
+    &[
+        Key::new(
+            "endpoint",
+            Shape::Text(&COLLECTOR),
+            Required("required"),
+            "where a collector takes OTLP over HTTP; host names are looked up; `/v1/traces` is added to its path",
+        ),
+        Key::new(
+            "sample",
+            Shape::Text(&SHARE),
+            Value("1%"),
+            "how many of the traces that begin here are sampled: `0%` to `100%`, with up to four digits behind the point",
+        ),
+        Key::new("service_name", Shape::Text(&SERVICE_NAME), Value("steadfast"), "what spans call the proxy"),
+        Key::new(
+            "propagate",
+            ON_OR_OFF,
+            Value("on"),
+            "whether the trace of a request goes on here and with its server, by `traceparent`",
+        ),
+    ],
+    "{ endpoint: \"http://127.0.0.1:4318\", sample: 0.5% }",
+);
+
+const COLLECTOR: Text =
+    Text { name: "`http` URL", pattern: "^http://[^/?#@]+(/[^?#]*)?$", examples: &["http://127.0.0.1:4318"] };
+
+const SHARE: Text =
+    Text { name: "share", pattern: r"^(100(\.0{1,4})?|[0-9]{1,2}(\.[0-9]{1,4})?)%$", examples: &["1%", "0.05%"] };
+
+const SERVICE_NAME: Text = Text { name: "1 to 255 characters", pattern: "^.{1,255}$", examples: &["steadfast"] };
 
 static SHUTDOWN: Section = Section::new(
     "shutdown",

@@ -40,6 +40,9 @@ const BESIDE: &[(&str, &str)] = &[
     ("upstreams.NAME.tls.key", "{ cert: /absent/chat.pem }"),
     ("shutdown.spread", "{ grace: 1d }"),
     ("session_store.timeout", "{ url: \"redis://10.0.0.5:6379\" }"),
+    ("traces.sample", "{ endpoint: \"http://127.0.0.1:4318\" }"),
+    ("traces.service_name", "{ endpoint: \"http://127.0.0.1:4318\" }"),
+    ("traces.propagate", "{ endpoint: \"http://127.0.0.1:4318\" }"),
     ("session_store.password_file", "{ url: \"redis://10.0.0.5:6379\" }"),
 ];
 

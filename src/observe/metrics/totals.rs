@@ -156,8 +156,10 @@ mod tests {
             [("http".to_owned(), counts(&[("complete", 1)])), ("websocket".to_owned(), counts(&[("drained", 2)]))];
         assert_eq!(totals.ends, ends.into());
         assert_eq!((totals.keepalives, totals.pings), (3, 0));
-        assert_eq!(totals.errors, counts(&[("no_route", 1)]));
+        // Those are there from the start.
+        let counted = |all: BTreeMap<String, u64>| BTreeMap::from_iter(all.into_iter().filter(|(_, count)| *count > 0));
+        assert_eq!(counted(totals.errors), counts(&[("no_route", 1)]));
         assert_eq!(totals.damaged_handshakes, counts(&[("no_upgrade", 3)]));
-        assert_eq!(metrics.reloads(), counts(&[("ok", 1)]));
+        assert_eq!(counted(metrics.reloads()), counts(&[("ok", 1)]));
     }
 }
