@@ -11,6 +11,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use self::annotations::{PREFIX, Settings};
 use self::tree::Node;
 use super::nginx::fates::{Fate, fate};
@@ -117,7 +119,8 @@ impl<'a> Reader<'a> {
         if settings.is_on("canary") || !["", "HTTP", "HTTPS", "AUTO_HTTP"].contains(&protocol) {
             return;
         }
-        let per_client = settings.get("limit-connections").parse().ok().filter(|it| *it > 0);
+        let per_client = settings.get("limit-connections").parse::<u64>().ok();
+        let per_client = per_client.filter(|it| *it > 0).map(|it| it.min(super::nginx::PER_CLIENT_MAX));
         self.plan.limits.per_client = self.plan.limits.per_client.max(per_client);
         let hosts = self.tls(ingress, &settings, &anchor);
         let default = ingress.at(&["spec", "defaultBackend"]).or_else(|| ingress.at(&["spec", "backend"]));
@@ -308,7 +311,8 @@ impl<'a> Reader<'a> {
         };
         let kind = if is_unverified { Kind::Beware } else { Kind::Missing };
         self.remark(backend.line, "backend-protocol: HTTPS", anchor, kind, text);
-        let server_name = Some(settings.get("proxy-ssl-name")).filter(|it| !it.is_empty()).map(str::to_owned);
+        let server_name =
+            Some(settings.get("proxy-ssl-name")).filter(|it| ServerName::try_from(*it).is_ok()).map(str::to_owned);
         UpstreamTls { is_unverified, ca: None, server_name, certificate: None }
     }
 

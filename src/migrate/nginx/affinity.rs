@@ -323,6 +323,9 @@ impl<'a> Reader<'a> {
         let create = value::variable(argument("create=")?)?;
         let lookup = value::variable(argument("lookup=")?)?;
         let (learn, find) = (create.strip_prefix("upstream_")?, lookup);
+        if learn.ends_with('_') || find.ends_with('_') {
+            return None;
+        }
         let idle = argument("timeout=").and_then(value::time);
         let idle = idle.map(|it| it.clamp(Duration::from_secs(1), Duration::from_secs(30 * 86_400)));
         self.plan.session_idle = self.plan.session_idle.max(idle);

@@ -151,11 +151,12 @@ impl<'a> Reader<'a> {
         group.other_ring =
             Some("nginx hashes a server as it is written, and one is a name; found servers are hashed by address");
         let name = name.to_ascii_lowercase();
-        Some(match &parameters.service {
-            Some(service) if service.contains('.') => At::Srv(format!("{service}.{name}"), None),
-            Some(service) => At::Srv(format!("_{service}._tcp.{name}"), None),
-            None => At::Dns(name, port, None),
-        })
+        let service = match &parameters.service {
+            Some(service) if service.contains('.') => format!("{service}.{name}"),
+            Some(service) => format!("_{service}._tcp.{name}"),
+            None => return Some(At::Dns(name, port, None)),
+        };
+        is_host(service.strip_suffix('.').unwrap_or(&service)).then_some(At::Srv(service, None))
     }
 
     /// What `valid=` of the resolver says.
@@ -204,8 +205,8 @@ impl<'a> Reader<'a> {
         let number = |key: &str| argument(key).and_then(|it| it.parse::<u32>().ok()).map(|it| it.clamp(1, 100));
         let clamp = |it: Duration| it.clamp(Duration::from_millis(100), Duration::from_secs(3_600));
         let check = HealthCheck {
-            path: argument("uri=").filter(|it| it.starts_with('/')).unwrap_or("/").to_owned(),
-            port: argument("port=").and_then(|it| it.parse().ok()),
+            path: argument("uri=").filter(is_path).unwrap_or("/").to_owned(),
+            port: argument("port=").and_then(|it| it.parse().ok()).filter(|it| *it > 0),
             interval: argument("interval=").and_then(value::time).map(clamp),
             rise: number("passes="),
             fall: number("fails="),
@@ -284,6 +285,12 @@ impl Parameters {
             _ => State::Ready,
         }
     }
+}
+
+/// Whether our file takes this for what a health check asks for.
+fn is_path(text: &&str) -> bool {
+    const BYTES_MAX: usize = 2_048;
+    text.starts_with('/') && text.len() <= BYTES_MAX && text.bytes().all(|it| it.is_ascii_graphic() && it != b'#')
 }
 
 /// Whether our file takes this for a host.

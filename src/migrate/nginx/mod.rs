@@ -22,6 +22,7 @@ pub(super) mod value;
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::HeaderName;
 use ipnet::IpNet;
 
 use self::fates::Fate;
@@ -34,6 +35,7 @@ use super::{Imported, Place, Refused};
 
 pub(super) use self::groups::is_host;
 pub use self::include::File;
+pub(super) use self::sites::PER_CLIENT_MAX;
 
 /// The configuration that says what the nginx file `text` says.
 ///
@@ -215,6 +217,12 @@ impl<'a> Reader<'a> {
         self.real_ip.header = match name.to_ascii_lowercase().as_str() {
             "x-forwarded-for" => RealIpHeader::ForwardedFor,
             "proxy_protocol" => RealIpHeader::ProxyProtocol,
+            _ if HeaderName::from_bytes(name.as_bytes()).is_err() => {
+                if let Some(header) = header {
+                    self.remark(header, Anchor::Top, Kind::Lost, "it is no name of a field");
+                }
+                RealIpHeader::Nowhere
+            }
             _ => {
                 self.plan.client_ip_header = Some(name.to_owned());
                 RealIpHeader::Other(name.to_owned())

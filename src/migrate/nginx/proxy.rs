@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+
 use super::super::plan::{Anchor, Kind, Upstream, UpstreamTls};
 use super::groups::{Group, Uses};
 use super::scope::Scope;
@@ -130,7 +132,7 @@ impl<'a> Reader<'a> {
         };
         let name = name.rsplit_once(':').map_or(name.clone(), |(host, _)| host.to_owned());
         let is_asked = !is_unverified || scope.word("proxy_ssl_server_name") == "on";
-        let server_name = (is_asked && super::groups::is_host(&name)).then_some(name);
+        let server_name = (is_asked && ServerName::try_from(name.as_str()).is_ok()).then_some(name);
         UpstreamTls { is_unverified, ca, server_name, certificate }
     }
 

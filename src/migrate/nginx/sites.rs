@@ -60,6 +60,9 @@ impl<'a> Reader<'a> {
         for (number, site) in sites.iter().enumerate() {
             self.site(site, default == Some(number), &sites);
         }
+        if let Some(first) = sites.first().filter(|_| self.plan.listeners.is_empty()) {
+            self.missing_listener(first.directive);
+        }
         self.tell_of_many_listeners(&sites);
         if sites.is_empty() {
             self.bare_upstreams();
@@ -74,7 +77,6 @@ impl<'a> Reader<'a> {
         let scope = Scope::of(Vec::new()).within(self.http.clone());
         let paths = self.paths(&scope, first, block)?;
         if !paths.is_empty() {
-            self.missing_listener(first);
             sites.push(Site { directive: first, scope, block, listens: Vec::new(), hosts: Vec::new(), paths });
         }
         Ok(())
@@ -82,7 +84,8 @@ impl<'a> Reader<'a> {
 
     /// A fragment may be upstreams alone.
     fn bare_upstreams(&mut self) {
-        let names: Vec<_> = self.plan.upstreams.iter().map(|it| (it.name.clone(), it.place.clone())).collect();
+        let reachable = self.plan.upstreams.iter().filter(|it| !it.servers.is_empty());
+        let names: Vec<_> = reachable.map(|it| (it.name.clone(), it.place.clone())).collect();
         let Some(first) = self.http.iter().copied().find(|it| it.name == "upstream") else { return };
         if self.http.iter().any(|it| it.name == "server") {
             return;
@@ -243,7 +246,8 @@ impl<'a> Reader<'a> {
             let is_it =
                 |it: &&Directive| it.name == "limit_conn_zone" && it.arguments.iter().any(|it| it.starts_with(&zone));
             let of = self.http.iter().copied().find(is_it).and_then(|it| value::variable(it.first()));
-            let number = limit.arguments.get(1).and_then(|it| it.parse::<u64>().ok()).filter(|it| *it > 0);
+            let number = limit.arguments.get(1).and_then(|it| it.parse::<u64>().ok());
+            let number = number.filter(|it| *it > 0).map(|it| it.min(PER_CLIENT_MAX));
             match (of, number) {
                 (Some("binary_remote_addr" | "remote_addr"), Some(number)) => {
                     let before = self.plan.limits.per_client;
@@ -260,6 +264,9 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+/// The largest `limits.per_client`.
+pub(in crate::migrate) const PER_CLIENT_MAX: u64 = 100_000_000;
 
 /// A site by its names.
 fn title(server: &Directive) -> String {
