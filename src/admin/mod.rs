@@ -79,7 +79,7 @@ impl HttpServerApp for App {
         mut request: ServerSession,
         stopping: &watch::Receiver<bool>,
     ) -> Option<ReusedHttpStream> {
-        // What is no request has been answered, or its client has left.
+        // What is no request gets no answer.
         if !request.read_request().await.unwrap_or_default() {
             return None;
         }

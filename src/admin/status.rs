@@ -18,8 +18,8 @@ use crate::command::{Progress, Rebalanced, ServerOf, Target};
 use crate::config::{self, ProxyProtocol, State};
 use crate::observe::metrics::{Metrics, Sums, Totals};
 use crate::relay::Kind;
+use crate::upstream;
 use crate::upstream::health::Report;
-use crate::upstream::{self, Upstream};
 
 /// All of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub struct Status {
     /// Connections of clients that are open, whatever they are doing.
     pub client_connections: u64,
     /// In the order of the file.
-    pub upstreams: Vec<Group>,
+    pub upstreams: Vec<Upstream>,
     /// What is wrong with affinity at the moment.
     pub findings: Vec<Finding>,
     /// The drains there are.
@@ -93,7 +93,7 @@ pub struct Listener {
 
 /// An upstream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Group {
+pub struct Upstream {
     /// Its name.
     pub name: String,
     /// Those of the file, then those that were found.
@@ -216,13 +216,13 @@ impl Status {
         let drains: Vec<_> = admin.desk.drains().iter().map(Drain::of).collect();
         let rebalanced = admin.desk.board.rebalanced.load();
         let in_force = admin.process.in_force();
-        let group = |upstream: &Arc<Upstream>| {
+        let of_upstream = |upstream: &Arc<upstream::Upstream>| {
             let config =
                 in_force.as_ref().and_then(|it| it.config.upstreams.iter().find(|it| it.name == upstream.name));
             let rebalanced = rebalanced.get(&upstream.name).copied();
-            Group::of(upstream, config, rebalanced, &drains, metrics, now)
+            Upstream::of(upstream, config, rebalanced, &drains, metrics, now)
         };
-        let findings = |upstream: &Arc<Upstream>| {
+        let findings = |upstream: &Arc<upstream::Upstream>| {
             let name = upstream.name.clone();
             let finding = |(kind, sentence): (doctor::Finding, String)| Finding {
                 kind: kind.label().to_owned(),
@@ -235,7 +235,7 @@ impl Status {
             process: Process::of(admin, in_force.as_deref()),
             listeners: in_force.as_deref().map(Listener::all).unwrap_or_default(),
             client_connections: count(metrics.client_connections.get()),
-            upstreams: front.upstreams.iter().map(group).collect(),
+            upstreams: front.upstreams.iter().map(of_upstream).collect(),
             findings: front.upstreams.iter().flat_map(findings).collect(),
             drains,
             totals: metrics.totals(),
@@ -291,9 +291,9 @@ impl Listener {
     }
 }
 
-impl Group {
+impl Upstream {
     fn of(
-        upstream: &Upstream,
+        upstream: &upstream::Upstream,
         config: Option<&config::Upstream>,
         rebalanced: Option<Rebalanced>,
         drains: &[Drain],

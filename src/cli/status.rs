@@ -7,7 +7,7 @@ use super::Done;
 use super::ask::Proxy;
 use super::drain;
 use super::table::{table, time};
-use crate::admin::status::{Drain, Group, Process, Server, Status};
+use crate::admin::status::{Drain, Process, Server, Status, Upstream};
 use crate::relay::Kind;
 
 /// How it is to be told.
@@ -78,7 +78,7 @@ fn first_lines(status: &Status) -> String {
     )
 }
 
-fn of_upstream(upstream: &Group) -> String {
+fn of_upstream(upstream: &Upstream) -> String {
     let mut text = format!("upstream {}\n", upstream.name);
     let mut head = vec!["SERVER", "STATE", "HEALTH", ">WEIGHT"];
     let kinds = Kind::ALL.map(|kind| (kind.label(), format!(">{}", kind.label().to_uppercase())));

@@ -474,6 +474,65 @@ mod tests {
         check(First::Newest, None, 10, &[1, 2, 5, 7, 9]);
     }
 
+    #[test]
+    fn a_page_ends_where_a_worker_may_have_more() {
+        #[track_caller]
+        fn check(listed: &[u64], limit: usize, horizon: Option<u64>, expected: &[u64], next: Option<u64>) {
+            let query = Query { first: First::Oldest, limit, ..Query::default() };
+            let mut listing = Listing { relays: Vec::new(), count: 9, next: None, is_complete: true };
+            listing.relays = listed.iter().map(|id| description(*id)).collect();
+            listing.cut(&query, horizon);
+            let ids: Vec<_> = listing.relays.iter().map(|relay| relay.id.0).collect();
+            assert_eq!((&*ids, listing.next, listing.count), (expected, next.map(Id), 9), "{listed:?} {horizon:?}");
+        }
+
+        check(&[], 3, None, &[], None);
+        check(&[5, 1, 3], 3, None, &[1, 3, 5], None);
+        check(&[5, 1, 3, 7], 3, None, &[1, 3, 5], Some(5));
+        check(&[5, 1, 3, 7], 3, Some(7), &[1, 3, 5], Some(5));
+        // 2 and 4 were chosen and have ended; what follows 4 on their thread is older than 7, and not known yet.
+        check(&[1, 7, 9], 3, Some(4), &[1], Some(4));
+        check(&[7, 9], 3, Some(4), &[], Some(4));
+    }
+
+    #[test]
+    fn of_clients_that_look_alike_only_one_is_meant() {
+        let client: IpAddr = [192, 0, 2, 7].into();
+        let query = Query { client: Some(client), ..Query::default() };
+        let other = Description { client: [192, 0, 2, 8].into(), ..description(2) };
+        let mapped = Description { client: "::ffff:192.0.2.7".parse().expect("an address"), ..description(3) };
+        let relays = vec![Description { client, ..description(1) }, other, mapped];
+        let mut listing = Listing { relays, count: 3, next: None, is_complete: true };
+        listing.cut(&query, None);
+        let ids: Vec<_> = listing.relays.iter().map(|relay| relay.id.0).collect();
+        assert_eq!((ids, listing.count), (vec![3, 1], 2));
+    }
+
+    fn description(id: u64) -> Description {
+        Description {
+            id: Id(id),
+            kind: Kind::Tunnel,
+            client: [10, 0, 0, 1].into(),
+            upstream: upstream(),
+            server: 0,
+            age: Duration::ZERO,
+            idle: Duration::ZERO,
+            bytes_in: 0,
+            bytes_out: 0,
+            ending: None,
+        }
+    }
+
+    fn upstream() -> Arc<Upstream> {
+        use crate::affinity::tag::Secret;
+        use crate::observe::metrics::Metrics;
+        let file = "{ listeners: [{ bind: '127.0.0.1:1' }], routes: [{ upstream: a }], \
+                    upstreams: { a: { servers: ['127.0.0.1:2'] } } }";
+        let config = crate::config::parse(file, "test.yaml").expect("a right file");
+        let (servers, secret) = (crate::upstream::Servers::default(), Secret::new(b""));
+        Upstream::all(&config, &Default::default(), &secret, &Metrics::new(), &servers, &[]).remove(0)
+    }
+
     #[tokio::test]
     async fn a_worker_that_does_not_answer_is_said_to_be_missing() {
         let (workers, inboxes) = Workers::new(2);

@@ -661,6 +661,38 @@ mod tests {
     }
 
     #[test]
+    fn a_report_tells_who_says_what_and_since_when() {
+        let began = Instant::now();
+        let mut health = Health::new(RULES);
+        let words = |health: &Health, now: Instant| {
+            let Report { checks, clients, .. } = health.report(now, began);
+            (checks.unwrap_or("none"), clients.unwrap_or("none"))
+        };
+        assert_eq!(words(&health, began), ("unchecked", "well"));
+        let report = health.report(began + S, began);
+        assert_eq!((report.is_up, report.since, report.last_down), (true, began, None));
+        health.failed("refused", began);
+        assert_eq!(words(&health, began), ("unchecked", "failing"));
+        for second in 1..3 {
+            health.failed("refused", began + S * second);
+        }
+        let report = health.report(began + S * 5, began);
+        assert_eq!((report.is_up, report.since), (false, began + S * 2));
+        assert_eq!(report.last_down, Some((FoundBy::Clients, "refused".into())));
+        assert_eq!((words(&health, began + S * 11).1, words(&health, began + S * 12).1), ("out", "on_trial"));
+        health.tried(began + S * 12);
+        health.succeeded(began + S * 13);
+        let report = health.report(began + S * 14, began);
+        assert_eq!((report.is_up, report.since), (true, began + S * 13));
+        assert!(report.last_down.is_some(), "what it was is worth knowing");
+        health.checked(Err("silent"), began + S * 15);
+        assert_eq!(words(&health, began + S * 15), ("failing", "well"));
+        assert_eq!(health.report(began, began).last_down, Some((FoundBy::Checks, "silent".into())));
+        health.follow(Rules { checks: None, clients: None, ..RULES }, began + S * 16);
+        assert_eq!(words(&health, began + S * 16), ("none", "none"));
+    }
+
+    #[test]
     fn reasons_are_bounded() {
         let mut health = Health::new(RULES);
         health.checked(Err(&"é".repeat(10_000)), Instant::now());
