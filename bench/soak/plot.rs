@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::chaos::Act;
 use crate::report::{Run, Sample};
 
-const LEFT: f64 = 60.0;
+const LEFT: f64 = 20.0;
 const RIGHT: f64 = 100.0;
 const TOP: f64 = 30.0;
 const WIDTH: f64 = 800.0;
@@ -22,6 +22,9 @@ text.memory { stroke: none; fill: #1f6feb } text.open { stroke: none; fill: #6e7
   text.memory { fill: #58a6ff } text.open { fill: #8b949e } .mark { stroke: #f0883e }
 }";
 
+/// What is drawn of a sample.
+type Curve = fn(&Sample) -> f64;
+
 /// The picture of a run.
 pub(crate) fn svg(run: &Run) -> String {
     let end = run.samples.last().map_or(1, |sample| sample.at.max(1)) as f64;
@@ -32,26 +35,25 @@ pub(crate) fn svg(run: &Run) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" role=\"img\">\n<title>Memory and open connections over time</title>\n<style>{STYLE}</style>\n"
     );
-    for (class, end, of) in [
-        ("memory", LEFT, (|it| it.memory as f64 / 1024.0 / 1024.0) as fn(&Sample) -> f64),
-        ("open", LEFT + WIDTH, |it| it.open as f64),
-    ] {
+    let curves: [(&str, &str, Curve); 2] = [
+        ("memory", "MiB of memory", |it| it.memory as f64 / 1024.0 / 1024.0),
+        ("open", "open connections", |it| it.open as f64),
+    ];
+    for (nth, (class, what, of)) in curves.into_iter().enumerate() {
         let most = run.samples.iter().map(of).fold(1.0, f64::max);
         let points = run.samples.iter().map(|it| format!("{:.1},{:.1}", x(it.at), bottom - of(it) / most * HEIGHT));
         let points: Vec<_> = points.collect();
-        let (title, anchor) =
-            if class == "memory" { (format!("{most:.0} MiB"), "end") } else { (format!("{most:.0} open"), "start") };
-        let beside = if anchor == "end" { end - 5.0 } else { end + 5.0 };
         let _ = writeln!(
             svg,
-            "<polyline class=\"{class}\" points=\"{}\"/>\n<text class=\"{class} small\" x=\"{beside}\" y=\"{}\" \
-             text-anchor=\"{anchor}\">{title}</text>",
+            "<polyline class=\"{class}\" points=\"{}\"/>\n<text class=\"{class}\" x=\"{}\" y=\"{}\">\
+             0 to {most:.0} {what}</text>",
             points.join(" "),
-            TOP + 4.0
+            LEFT + nth as f64 * WIDTH / 3.0,
+            TOP - 12.0
         );
     }
-    let _ =
-        writeln!(svg, "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{bottom}\" y2=\"{bottom}\"/>", LEFT + WIDTH);
+    let right = LEFT + WIDTH;
+    let _ = writeln!(svg, "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{bottom}\" y2=\"{bottom}\"/>");
     for minute in 0..=(end / 60e3) as u64 {
         let at = x(minute * 60_000);
         let _ = writeln!(
@@ -62,7 +64,7 @@ pub(crate) fn svg(run: &Run) -> String {
     }
     for (row, (act, name)) in Act::ALL.iter().enumerate() {
         let y = bottom + 24.0 + row as f64 * ROW;
-        let _ = writeln!(svg, "<text class=\"small\" x=\"{}\" y=\"{}\">{name}</text>", LEFT + WIDTH + 5.0, y + 10.0);
+        let _ = writeln!(svg, "<text class=\"small\" x=\"{}\" y=\"{}\">{name}</text>", right + 5.0, y + 10.0);
         for (at, _) in run.acts.iter().filter(|(_, it)| it == act) {
             let at = x(*at);
             let _ = writeln!(
