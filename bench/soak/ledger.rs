@@ -292,6 +292,8 @@ fn who(kind: Kind, seen: &Seen, reason: Option<&str>, was_killed: bool) -> Who {
         // A poll is a request of many, each with a line of its own.
         (_, Seen::Left) if kind == Kind::Poll => Who::Client,
         (Some("client_closed" | "server_closed" | "complete"), Seen::Left) => Who::Client,
+        // It drops its socket, which is reset if a comment has come that it has not read.
+        (Some("client_error"), Seen::Left) if kind == Kind::Stream => Who::Client,
         (Some("server_closed" | "server_error" | "refused" | "complete"), _) if was_killed => Who::Kill,
         (_, Seen::Cut | Seen::Refused(502 | 504)) if kind == Kind::Poll && was_killed => Who::Kill,
         _ => Who::Nobody,
