@@ -91,11 +91,11 @@ enum Command {
     Explain(explain::Request),
     /// Write the configuration that says what a file of nginx says, and tell what cannot be said
     ImportNginx(import::Nginx),
+    /// Write the configuration that says what Ingresses of ingress-nginx say, and tell what cannot be said
+    ImportIngress(import::Ingress),
     /// Print a JSON Schema of the configuration file, for editors: yaml-language-server reads it where a file
     /// begins with "# yaml-language-server: $schema=FILE"
     Schema,
-    /// Write the configuration that says what Ingresses of ingress-nginx say, and tell what cannot be said
-    ImportIngress(import::Ingress),
     /// Run the proxy over three embedded demo servers, and say what to open and try
     Demo {
         /// Where to listen; port 0 lets the kernel choose
@@ -129,8 +129,8 @@ pub fn main() -> ExitCode {
         Command::Undrain(target) => drain::undrain(&target),
         Command::Explain(request) => explain::explain(&request),
         Command::ImportNginx(import) => import::nginx(&import),
-        Command::Schema => schema::schema(),
         Command::ImportIngress(import) => import::ingress(&import),
+        Command::Schema => schema::schema(),
         Command::Demo { bind } => demo::demo(bind),
     };
     match done {

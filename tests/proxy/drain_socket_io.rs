@@ -1,4 +1,4 @@
-//! One of three real Socket.IO servers is drained under 300 real clients: each of its own comes back
+//! One of three real Socket.IO servers is drained under 150 real clients: each of its own comes back
 //! once, to another server, and neither a message nor a push is lost.
 
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ fn drained_at(line: &str) -> Option<u64> {
 
 #[tokio::test]
 async fn each_client_comes_back_once_and_misses_nothing() {
-    const CROWD: usize = 100;
+    const CROWD: usize = 50;
     let redis = Redis::start().await;
     let servers = servers(&redis).await;
     let secret = SecretFile::with("sixteen and more bytes");
@@ -52,7 +52,7 @@ async fn each_client_comes_back_once_and_misses_nothing() {
     tokio::time::sleep(seconds(2)).await; // Those that upgrade do.
 
     let of_red = servers[0].node.said("begun").len();
-    assert!((50..=150).contains(&of_red), "{of_red} of 300");
+    assert!((25..=75).contains(&of_red), "{of_red} of 150");
     let answer =
         proxy.order("drain", json!({ "upstream": "chat", "server": "red", "spread": format!("{SPREAD}s") })).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -84,7 +84,7 @@ async fn each_client_comes_back_once_and_misses_nothing() {
         histogram[part] += 1;
     }
     let least = ends.len() / histogram.len() / 3;
-    assert!(ends.len() > 30 && histogram.iter().all(|count| *count >= least), "{histogram:?}");
+    assert!(ends.len() > 15 && histogram.iter().all(|count| *count >= least), "{histogram:?}");
 
     // Each message counts once for the servers too.
     let sent: u64 = reports.iter().map(|report| number(report, "sent")).sum();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Nginx, Proxy, Refusing, ServerEntry, Upstream, Weighted, Wire, keyed, soon};
+use crate::harness::{Nginx, Proxy, Refusing, ServerEntry, Upstream, Weighted, Wire, keyed, seconds, within};
 
 const KEYS: usize = 3_000;
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -146,7 +146,7 @@ async fn clients_of_a_server_that_stops_spread_over_all_others_and_return() {
         assert_eq!(heirs.into_keys().collect::<Vec<_>>(), NAMES[..3], "{hash}");
         let _back = Upstream::named_at(&place, NAMES[3]);
         // Somebody has to find out.
-        soon("its clients to return", async { while owners_through(&proxy).await != before {} }).await;
+        within(seconds(60), "its clients to return", async { while owners_through(&proxy).await != before {} }).await;
     }
 }
 

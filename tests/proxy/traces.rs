@@ -248,8 +248,8 @@ async fn traces_come_and_go_with_a_reload() {
     let on = collector.traces("");
     let answer = proxy.reload(&[("traces: off", &on)]).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
-    let change = format!("traces: off -> {{ endpoint: http://{}, sample: 100% }}\n", collector.address());
-    assert_eq!(answer.text(), change);
+    let change = format!("traces: off -> {{ endpoint: http://{}, sample: 100% }}", collector.address());
+    assert_eq!(answer.json(), json!({ "changes": [change] }));
     // What began untraced stays so.
     drop((before, upstream));
     proxy.settles_empty().await;
