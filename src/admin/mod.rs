@@ -1,4 +1,5 @@
-//! The admin address: metrics and health for orchestrators, and the API for operators and their tools.
+//! The admin address: metrics and health for orchestrators, the API for operators and their
+//! tools, and the dashboard, which is one of these.
 //!
 //! Nothing here decides or keeps anything: what is asked is read where the facts are, or given to the
 //! [`Desk`]. Whoever watches, or reads slowly, holds up nobody else.
@@ -6,6 +7,7 @@
 mod answer;
 pub mod api;
 mod body;
+mod dashboard;
 mod explain;
 mod guard;
 mod in_force;
@@ -139,10 +141,13 @@ impl Admin {
     async fn reply(&self, request: &mut ServerSession) -> Reply {
         let head = request.req_header();
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
+        let is_reading = head.method == Method::GET || head.method == Method::HEAD;
+        if let Some(file) = dashboard::file(&path) {
+            return Reply::Whole(if is_reading { file.answer(&head.headers) } else { not_allowed("GET, HEAD") });
+        }
         if let Err(refusal) = guard::judge(self.token.load().as_deref(), &path, &head.headers) {
             return Reply::Whole(refused(refusal));
         }
-        let is_reading = head.method == Method::GET || head.method == Method::HEAD;
         match path.strip_prefix(api::ROOT) {
             Some(resource) => api::reply(self, request, resource, &query).await,
             None if is_reading => Reply::Whole(self.page(&path)),
@@ -157,7 +162,7 @@ impl Admin {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.service.is_leaving() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             "/readyz" => text(StatusCode::OK, "ready\n"),
-            _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz, /readyz or /api/v1/status\n"),
+            _ => text(StatusCode::NOT_FOUND, "try /, /metrics, /healthz, /readyz or /api/v1/status\n"),
         }
     }
 

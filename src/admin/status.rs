@@ -106,6 +106,10 @@ pub struct Upstream {
     pub rebalance: Option<Rebalance>,
     /// Requests of sessions whose server was no longer there, since the start.
     pub lost_sessions: u64,
+    /// Over what time ends are spread when it or a server of it is drained and nothing else is said.
+    pub drain_spread_seconds: f64,
+    /// How long that may take in all.
+    pub drain_timeout_seconds: f64,
 }
 
 /// A name that servers are found by.
@@ -327,6 +331,8 @@ impl Upstream {
             discoveries: config.map(|it| it.discoveries.iter().map(discovery).collect()).unwrap_or_default(),
             rebalance: rebalanced.map(Rebalance::of),
             lost_sessions: upstream.metrics.lost_sessions.get(),
+            drain_spread_seconds: upstream.drain.spread.as_secs_f64(),
+            drain_timeout_seconds: upstream.drain.timeout.as_secs_f64(),
         }
     }
 }

@@ -63,6 +63,8 @@ mod http2_frames;
 mod http2_clients;
 // Dozens of streams of a real browser on one connection.
 mod browser;
+// The dashboard in a real browser: true numbers, drains by button and key, tokens, hostile words, axe.
+mod dashboard;
 // Event streams: alive through silence, told to no cache, ended for the right reason.
 mod sse;
 // How event streams begin: the time to wait before returning, and a first comment.

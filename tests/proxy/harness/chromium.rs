@@ -7,10 +7,12 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
+use super::{millis, soon};
+
 /// A browser that shows one page; gone when dropped.
 pub(crate) struct Chromium {
     child: Child,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 impl Chromium {
@@ -22,11 +24,27 @@ impl Chromium {
         // Without somebody who might steer it, it would show the page and leave.
         // Tests vouch for themselves.
         command.arg("--ignore-certificate-errors");
+        command.arg("--hide-scrollbars"); // Which are as wide as the machine's taste, and in every picture.
         command.arg("--remote-debugging-port=0").arg(format!("--user-data-dir={}", profile.path().display()));
         // Its many processes are a group of their own, and end together.
         command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let child = command.spawn().expect("the browser is there");
-        Self { child, _profile: profile }
+        Self { child, profile }
+    }
+
+    /// Where it listens for those who steer it: a WebSocket.
+    pub(crate) async fn steered_at(&self) -> String {
+        // Its port, and a path on the next line.
+        let file = self.profile.path().join("DevToolsActivePort");
+        let written = async {
+            loop {
+                match std::fs::read_to_string(&file).unwrap_or_default().split_once('\n') {
+                    Some((port, path)) if !path.is_empty() => return format!("ws://127.0.0.1:{port}{}", path.trim()),
+                    _ => tokio::time::sleep(millis(10)).await,
+                }
+            }
+        };
+        soon("the browser to listen", written).await
     }
 }
 

@@ -417,6 +417,11 @@ impl Proxy {
         self.send(request).await.response().await
     }
 
+    /// Where operators connect.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Its file as an operator has it, for commands that ask a running proxy: with the admin address in
     /// the place of a port that the kernel was to choose.
     pub(crate) fn operators_file(&self) -> PathBuf {

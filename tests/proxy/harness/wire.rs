@@ -264,12 +264,14 @@ impl Reading {
         Head::parse(&self.until(b"\r\n\r\n").await)
     }
 
+    /// Waits for the next byte, however long it takes; whether one comes.
+    pub(crate) async fn comes(&mut self) -> bool {
+        self.seen.len() > self.taken || matches!(self.half.read_buf(&mut self.seen).await, Ok(1..))
+    }
+
     /// The next request, however long it takes; `None` when the client leaves first.
     pub(crate) async fn next_request(&mut self) -> Option<Message> {
-        if self.seen.len() == self.taken && !matches!(self.half.read_buf(&mut self.seen).await, Ok(1..)) {
-            return None;
-        }
-        Some(self.request().await)
+        if self.comes().await { Some(self.request().await) } else { None }
     }
 
     /// The next request, with its body.
