@@ -46,7 +46,8 @@ pub(super) fn ingress(import: &Ingress) -> Done {
 pub(super) fn nginx(import: &Nginx) -> Done {
     let text =
         read(&import.file).map_err(|problem| wrong(&format!("cannot read {}: {problem}", import.file.display())))?;
-    let beside = || std::path::absolute(import.file.parent().unwrap_or(Path::new("")));
+    // A file here has no directory in its name, and none cannot be made absolute.
+    let beside = || std::path::absolute(Path::new(".").join(&import.file).parent().unwrap_or(Path::new(".")));
     let directory = import.prefix.as_ref().map_or_else(beside, std::path::absolute);
     let directory =
         directory.map_err(|problem| wrong(&format!("cannot tell where nginx looks for files: {problem}")))?;

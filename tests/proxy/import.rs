@@ -62,6 +62,12 @@ fn a_file_is_imported_with_what_it_includes_and_approved() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert_eq!(fs::read_to_string(&to).expect("it is there"), "mine");
 
+    // As somebody names it who is in its directory.
+    let here = Command::new(BINARY).current_dir(&directory).args(["import-nginx", "nginx.conf"]).output();
+    let here = here.expect("the binary starts");
+    assert_eq!(here.status.code(), Some(0), "{}", text(&here.stderr));
+    assert!(text(&here.stdout).contains("10.0.0.1:3000"), "{}", text(&here.stdout));
+
     // A part of it, with nginx's directory elsewhere, to standard output.
     let part = directory.path().join("conf.d/2-site.conf");
     fs::write(&part, "include conf.d/1-upstream.conf;\n".to_owned() + site).expect("the file is ours");
