@@ -22,8 +22,8 @@ pub(super) fn demo(bind: SocketAddr) -> Done {
     config.affinity_secret = Some(Secret::new(b"no secret: there is nothing to protect"));
     raise_open_files();
     let server = Server::bind(config, None).map_err(|error| failed(&error))?;
-    if let Some(address) = server.addresses().first() {
-        say_what_to_try(*address, &text);
+    if let (Some(address), Some(admin)) = (server.addresses().first(), server.admin_address()) {
+        say_what_to_try(*address, admin, &text);
     }
     server.run().map_err(|error: StartError| failed(&error))
 }
@@ -60,11 +60,12 @@ fn configuration(bind: SocketAddr, servers: &[(&str, SocketAddr)]) -> String {
     )
 }
 
-fn say_what_to_try(address: SocketAddr, configuration: &str) {
+fn say_what_to_try(address: SocketAddr, admin: SocketAddr, configuration: &str) {
     println!(
         "\nSteadfast is in front of three demo servers: red, green and blue.\n\n\
          Open  http://{address}/  in a few tabs: each is a client of its own, and stays on its server\n      \
-         with its WebSocket, its event stream and its Socket.IO session alike.\n\n\
+         with its WebSocket, its event stream and its Socket.IO session alike.\n\
+         Watch http://{admin}/ meanwhile: the dashboard, where you can drain one of them.\n\n\
          Or try:\n  \
          curl 'http://{address}/whoami?client=anna'         # always the same server for anna\n  \
          curl 'http://{address}/whoami?client=bert'         # perhaps another one for bert\n  \

@@ -151,6 +151,11 @@ impl Server {
         self.bound.posts.iter().map(|post| post.address).collect()
     }
 
+    /// The address that operators can connect to, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.bound.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+    }
+
     /// Serves until SIGTERM or SIGINT, or until the next process takes over, then until everything has
     /// ended or the grace is over.
     ///
