@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use fastrand::Rng;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::chat;
@@ -105,7 +106,7 @@ impl Chaos {
                     Some(at) => self.chat[at].come_back().await?,
                 },
                 Away::Drained(until) if until <= now => {
-                    proxy.change(&format!("/undrain?{}", self.target(at))).await?;
+                    proxy.order("undrain", &self.target(at)).await?;
                 }
                 _ => continue,
             }
@@ -129,8 +130,9 @@ impl Chaos {
             }
             30..55 => {
                 let Some(at) = self.spare() else { return Ok(None) };
-                let spread = self.random.u32(1..5);
-                proxy.change(&format!("/drain?{}&spread={spread}s", self.target(at))).await?;
+                let mut order = self.target(at);
+                order["spread"] = format!("{}s", self.random.u32(1..5)).into();
+                proxy.order("drain", &order).await?;
                 self.away[at] = Away::Drained(until);
                 Ok(Some(Act::Drain))
             }
@@ -183,10 +185,10 @@ impl Chaos {
     }
 
     /// What the admin address calls a server.
-    fn target(&self, at: usize) -> String {
+    fn target(&self, at: usize) -> Value {
         match at.checked_sub(self.numbers.len()) {
-            None => format!("upstream=numbers&server={}", self.numbers[at].name),
-            Some(at) => format!("upstream=chat&server={}", self.chat[at].name),
+            None => json!({ "upstream": "numbers", "server": self.numbers[at].name }),
+            Some(at) => json!({ "upstream": "chat", "server": self.chat[at].name }),
         }
     }
 }

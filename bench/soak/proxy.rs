@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -94,7 +94,7 @@ impl Proxy {
     /// Puts other servers in force.
     pub(crate) async fn reload(&self, numbers: &[Entry], chat: &[Entry]) -> io::Result<()> {
         fs::write(&self.file, configuration(&self.file, (self.listen, self.admin), numbers, chat))?;
-        self.change("/reload").await
+        self.order("reload", &json!({})).await
     }
 
     /// Has another process take its place, and waits until the old one is gone.
@@ -105,15 +105,15 @@ impl Proxy {
         self.until(|this| Ok(this.processes()?.len() == 1)).await
     }
 
-    /// Asks the admin address for something that changes what is.
-    pub(crate) async fn change(&self, target: &str) -> io::Result<()> {
-        let (status, body) = self.ask("POST", target).await?;
-        if status == 200 { Ok(()) } else { Err(io::Error::other(format!("{target}: {status} {body}"))) }
+    /// Gives an order to the admin address, as its API takes them.
+    pub(crate) async fn order(&self, name: &str, order: &Value) -> io::Result<()> {
+        let (status, body) = self.ask("POST", &format!("/api/v1/{name}"), &order.to_string()).await?;
+        if status == 200 { Ok(()) } else { Err(io::Error::other(format!("{name} {order}: {status} {body}"))) }
     }
 
     /// The sum of a gauge over all of its labels.
     pub(crate) async fn gauge(&self, name: &str) -> io::Result<f64> {
-        let (_, metrics) = self.ask("GET", "/metrics").await?;
+        let (_, metrics) = self.ask("GET", "/metrics", "").await?;
         let of_it = metrics.lines().filter_map(|line| {
             let behind = line.strip_prefix(name)?;
             behind.starts_with(['{', ' ']).then(|| behind.rsplit(' ').next()?.parse::<f64>().ok())?
@@ -173,10 +173,11 @@ impl Proxy {
         Ok(kill_process(pid.ok_or_else(|| io::Error::other("the proxy has ended"))?, signal)?)
     }
 
-    async fn ask(&self, method: &str, target: &str) -> io::Result<(u16, String)> {
+    async fn ask(&self, method: &str, target: &str, body: &str) -> io::Result<(u16, String)> {
         let mut tcp = TcpStream::connect(self.admin).await?;
-        let head = "Host: localhost\r\nX-Steadfast: 1\r\nContent-Length: 0\r\nConnection: close\r\n";
-        tcp.write_all(format!("{method} {target} HTTP/1.1\r\n{head}\r\n").as_bytes()).await?;
+        let fields = format!("Host: localhost\r\nX-Steadfast: 1\r\nContent-Length: {}\r\n", body.len());
+        let head = format!("{method} {target} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
+        tcp.write_all((head + body).as_bytes()).await?;
         let mut answer = String::new();
         timeout(PATIENCE, tcp.read_to_string(&mut answer)).await??;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("half an answer"))?;
