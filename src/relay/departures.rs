@@ -93,15 +93,16 @@ impl Departures {
         cancelled.into_iter().map(|Reverse((_, _, slot, turn))| Ticket { slot, turn }).collect()
     }
 
-    /// The next relay that has to leave at `now`, and why.
-    pub fn due(&mut self, now: Tick) -> Option<(Ticket, EndReason)> {
+    /// The next relay that has to leave at `now`, and by which drain. Whoever is none of its relays any more
+    /// stays, which is for the caller to see.
+    pub fn due(&mut self, now: Tick) -> Option<(Ticket, Arc<Drain>)> {
         let Reverse((at, id, slot, turn)) = *self.queue.peek()?;
         if at > now {
             return None;
         }
         self.queue.pop();
-        let reason = self.drains.iter().find(|known| known.drain.id == id).map(|known| known.drain.reason)?;
-        Some((Ticket { slot, turn }, reason))
+        let drain = self.drains.iter().find(|known| known.drain.id == id).map(|known| known.drain.clone())?;
+        Some((Ticket { slot, turn }, drain))
     }
 
     /// The drains that are about newcomers as well.
@@ -136,8 +137,8 @@ mod tests {
             let mut order = Vec::new();
             for now in 7..107 {
                 let before = order.len();
-                while let Some((ticket, reason)) = departures.due(Tick(now)) {
-                    assert_eq!(reason, EndReason::Drained);
+                while let Some((ticket, due)) = departures.due(Tick(now)) {
+                    assert_eq!(due.id, DrainId(1));
                     order.push(ticket.slot);
                 }
                 assert_eq!(order.len() - before, 10, "at {now} with seed {seed}");

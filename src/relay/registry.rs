@@ -44,6 +44,8 @@ struct Registry {
     /// its relay has had its turn.
     questions: AHashMap<u32, Sender<Answer>>,
     departures: Departures,
+    /// When newcomers are looked for next, if there is a drain.
+    newcomers_at: Tick,
     /// How many relays are to pause and have not had their turn.
     to_pause: usize,
 }
@@ -130,15 +132,18 @@ impl Registry {
             free: Vec::new(),
             questions: AHashMap::new(),
             departures: Departures::default(),
+            newcomers_at: now,
             to_pause: 0,
         }
     }
 
     /// Has those leave whose moment has come.
     fn see_off(&mut self) {
-        while let Some((ticket, reason)) = self.departures.due(self.now) {
-            if let Some(occupant) = self.occupant(ticket).filter(|occupant| occupant.ending.is_none()) {
-                occupant.end(reason);
+        while let Some((ticket, drain)) = self.departures.due(self.now) {
+            // A stream that has gone on with another server since has left already, and keeps its place.
+            let is_there = |it: &&mut Occupant| it.ending.is_none() && it.is_of(&drain.whose);
+            if let Some(occupant) = self.occupant(ticket).filter(is_there) {
+                occupant.end(drain.reason);
             }
         }
     }
@@ -310,7 +315,9 @@ pub fn tick() {
             }
         }
         registry.see_off();
-        if registry.now.0 % NEWCOMERS_EVERY == 0 && registry.departures.of_newcomers().next().is_some() {
+        // Not at every tick of some number: a busy thread leaves some out.
+        if registry.newcomers_at <= registry.now && registry.departures.of_newcomers().next().is_some() {
+            registry.newcomers_at = registry.now.plus(NEWCOMERS_EVERY);
             registry.find_newcomers();
         }
     });

@@ -348,6 +348,47 @@ async fn a_drained_server_is_left_between_two_events() {
 }
 
 #[tokio::test]
+async fn a_stream_that_has_gone_on_elsewhere_has_no_part_in_the_drain_of_its_first_server() {
+    const STREAMS: u8 = 8;
+    const SPREAD: Duration = seconds(2);
+    let (a, b) = (Upstream::start().await, Upstream::start().await);
+    let proxy = before_two(&a, &b, ON).await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let (mut client, mut upstream) = open(&proxy, &a, STREAM).await;
+        upstream.send(chunk("id: 1\ndata: a\n\n")).await;
+        expect(&mut client, "id: 1\ndata: a\n\n").await;
+        streams.push((client, upstream));
+    }
+    is_ready(&proxy, "b").await;
+    // Each gets a moment to leave, and is lost before that.
+    let began = tokio::time::Instant::now();
+    assert_eq!(proxy.order("drain", json!({ "upstream": "chat", "server": "a", "spread": "2s" })).await.status(), 200);
+    let mut clients = Vec::new();
+    for (client, upstream) in streams {
+        drop(upstream);
+        clients.push(client);
+    }
+    let mut upstreams = Vec::new();
+    for _ in 0..STREAMS {
+        let (mut upstream, last) = asked(&b).await;
+        assert_eq!(last.as_deref(), Some("1"));
+        upstream.send(STREAM.to_owned() + &chunk("id: 2\ndata: b\n\n")).await;
+        upstreams.push(upstream);
+    }
+    // Nothing tells that nothing happens but that the last moment is over.
+    tokio::time::sleep_until(began + SPREAD + millis(500)).await;
+    for upstream in &mut upstreams {
+        upstream.send(chunk("id: 3\ndata: c\n\n")).await;
+    }
+    for client in &mut clients {
+        expect(client, "id: 2\ndata: b\n\nid: 3\ndata: c\n\n").await;
+    }
+    counted(&proxy, [("resumed", f64::from(STREAMS)), ("failed", 0.0)]).await;
+    assert_eq!((a.accepted(), b.accepted()), (usize::from(STREAMS), usize::from(STREAMS)));
+}
+
+#[tokio::test]
 async fn a_stream_on_its_server_ends_when_nobody_else_is_there() {
     let a = Upstream::start().await;
     let proxy = Proxy::start().upstream("chat", &[&Named(&a, "a")]).sse(ON).run().await;
