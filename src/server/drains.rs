@@ -124,9 +124,9 @@ impl Drains {
         Ok(())
     }
 
-    /// Whether any goes on.
+    /// Whether any is to be looked after.
     pub(super) fn is_any(&self) -> bool {
-        !self.lost.is_empty() || self.known.iter().any(|known| !known.is_over)
+        !self.lost.is_empty() || self.known.iter().any(|known| !known.is_over || known.is_of_removed)
     }
 
     /// `server` is down, and its relays end over `spread`, unless it is up before.
@@ -171,8 +171,14 @@ impl Drains {
             }
         }
         self.next_id = next_id;
-        // Of what is gone nothing has to be undone.
-        self.known.retain(|known| !(known.is_over && known.is_of_removed));
+        // An exchange may have begun with a removed server before that was over, so it goes on for newcomers.
+        let is_past = |known: &Underway| {
+            known.is_over && known.is_of_removed && known.began.elapsed() >= known.timeout && open(&known.servers) == 0
+        };
+        while let Some(at) = self.known.iter().position(is_past) {
+            // The server may come back, and then nobody has to leave it.
+            workers.cancel(self.known.remove(at).id).await;
+        }
         self.show();
     }
 
@@ -189,7 +195,9 @@ impl Drains {
     fn show(&self) {
         let count = self.known.iter().filter(|known| !known.is_over).count();
         self.count.set(i64::try_from(count).unwrap_or(i64::MAX));
-        self.board.drains.store(Arc::new(self.known.clone()));
+        // Of what is gone nothing has to be undone.
+        let shown = self.known.iter().filter(|known| !(known.is_over && known.is_of_removed));
+        self.board.drains.store(Arc::new(shown.cloned().collect()));
     }
 }
 

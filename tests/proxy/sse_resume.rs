@@ -389,6 +389,45 @@ async fn a_stream_that_has_gone_on_elsewhere_has_no_part_in_the_drain_of_its_fir
 }
 
 #[tokio::test]
+async fn streams_stay_with_a_server_that_was_taken_out_and_is_back() {
+    // It is back behind the time-out of its drain, or before.
+    tokio::join!(is_taken_out_and_back("0s"), is_taken_out_and_back("1m"));
+}
+
+async fn is_taken_out_and_back(timeout: &str) {
+    let (a, b) = (Upstream::start().await, Upstream::start().await);
+    let drain = format!("{{ removed: drain, spread: 0s, timeout: {timeout} }}");
+    let proxy = before_two(&a, &b, &format!("{ON}\n    drain: {drain}")).await;
+    let (mut client, mut upstream) = open(&proxy, &a, STREAM).await;
+    upstream.send(chunk("id: 1\ndata: a\n\n")).await;
+    expect(&mut client, "id: 1\ndata: a\n\n").await;
+    is_ready(&proxy, "b").await;
+    // A server is the same one as long as somebody knows it: here a relay that began when it was one of all.
+    proxy.order("state", json!({ "upstream": "chat", "server": "a", "state": "maint" })).await;
+    let _other = open(&proxy, &b, STREAM).await;
+    is_ready(&proxy, "a").await;
+    let entry = |server: &Upstream, name| format!("{{ address: \"{}\", weight: 1, name: {name} }}", server.address());
+    let (both, rest) = (format!("{}, {}", entry(&a, "a"), entry(&b, "b")), entry(&b, "b"));
+    assert_eq!(proxy.reload(&[(&both, &rest)]).await.status(), 200);
+    let (mut upstream, last) = asked(&b).await;
+    assert_eq!(last.as_deref(), Some("1"));
+    upstream.send(STREAM.to_owned() + &chunk("id: 2\ndata: b\n\n")).await;
+    expect(&mut client, "id: 2\ndata: b\n\n").await;
+    proxy.heard("drain: server a of upstream chat: done").await;
+
+    assert_eq!(proxy.reload(&[(&rest, &both)]).await.status(), 200);
+    proxy.order("state", json!({ "upstream": "chat", "server": "b", "state": "maint" })).await;
+    let (mut newcomer, mut newcomers) = open(&proxy, &a, STREAM).await;
+    newcomers.send(chunk("id: 3\ndata: c\n\n")).await;
+    expect(&mut newcomer, "id: 3\ndata: c\n\n").await;
+    // A drain that goes on finds newcomers within a second.
+    tokio::time::sleep(millis(1500)).await;
+    newcomers.send(chunk("id: 4\ndata: d\n\n")).await;
+    expect(&mut newcomer, "id: 4\ndata: d\n\n").await;
+    counted(&proxy, [("resumed", 1.0), ("failed", 0.0)]).await;
+}
+
+#[tokio::test]
 async fn a_stream_on_its_server_ends_when_nobody_else_is_there() {
     let a = Upstream::start().await;
     let proxy = Proxy::start().upstream("chat", &[&Named(&a, "a")]).sse(ON).run().await;
