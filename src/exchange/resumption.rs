@@ -8,6 +8,7 @@
 //! The rule: `resume_attempts` servers are asked at most until an event has passed again. So a server
 //! that takes every stream and drops it is not asked for ever.
 
+use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::observe::traces::Onward;
 use crate::relay::{EndReason, NextServer, Quest, Relay, Resumable, ServerFraming, Stopped};
 use crate::service::Service;
 use crate::socket::{Parts, Socket};
+use crate::upstream::pace::TooMany;
 use crate::upstream::{ServerId, Upstream, connect};
 
 /// How long to wait before the second server is asked; before the third twice as long, and so on.
@@ -64,6 +66,9 @@ pub(super) fn resumable(
 /// That it has stopped, which is no failure.
 pub async fn resume(service: &Service, relay: Relay) -> Result<Box<Relay>, Box<Stopped>> {
     let Some(mut quest) = relay.quest() else { return Ok(Box::new(relay)) };
+    if !is_wanted(service, &quest) {
+        return relay.let_go().map(Box::new).map_err(Box::new);
+    }
     let mut running = relay.run();
     let found = {
         let mut seeking = pin!(Box::pin(seek(service, &mut quest)));
@@ -91,27 +96,33 @@ async fn seek(service: &Service, quest: &mut Quest) -> Option<NextServer> {
         }
         let upstream = in_force(service, quest)?;
         quest.asked += 1;
-        let Some(server) = next(quest, &upstream, &mut asked) else { continue };
-        if let Some((connection, framing)) = Box::pin(ask(quest, &upstream, server, &head)).await {
-            return Some(NextServer { connection, framing, upstream, server });
-        }
+        let Some(server) = next(quest, &upstream, &mut asked) else {
+            tracing::debug!("upstream {}: no other server to go on with an event stream", quest.upstream);
+            continue;
+        };
+        let refusal = match Box::pin(ask(quest, &upstream, server, &head)).await {
+            Ok((connection, framing)) => return Some(NextServer { connection, framing, upstream, server }),
+            Err(refusal) => refusal,
+        };
+        let (upstream, server, nth) = (&upstream.name, &upstream.servers[server].name, quest.asked);
+        tracing::debug!("upstream {upstream}: server {server} does not go on with an event stream ({nth}): {refusal}");
     }
 }
 
-/// The upstream as it is now, if anybody of it is to be asked.
+/// The upstream as it is now, if anybody of it may still be asked.
 fn in_force(service: &Service, quest: &Quest) -> Option<Arc<Upstream>> {
     let front = service.front();
     let upstream = front.upstreams.iter().find(|upstream| upstream.name == quest.upstream)?;
-    (quest.asked < upstream.sse.resume? && is_wanted(quest, upstream)).then(|| upstream.clone())
+    (quest.asked < upstream.sse.resume?).then(|| upstream.clone())
 }
 
-/// Whether it helps to go to another server of `upstream`. When not the server is to be left but all of
-/// them, or this process, it does not.
-fn is_wanted(quest: &Quest, upstream: &Upstream) -> bool {
-    let is_drained = |server: ServerId| {
-        upstream.servers.iter().find(|it| it.id == server).is_none_or(|server| !server.state().takes_clients())
-    };
-    quest.reason != EndReason::Drained || is_drained(quest.from)
+/// Whether it helps to go to another server. When not the server is to be left but all of its upstream, or
+/// this process, it does not.
+fn is_wanted(service: &Service, quest: &Quest) -> bool {
+    let front = service.front();
+    let server = front.upstreams.iter().flat_map(|upstream| &upstream.servers).find(|server| server.id == quest.from);
+    let is_to_be_left = || server.is_none_or(|server| !server.state().takes_clients());
+    quest.reason != EndReason::Drained || is_to_be_left()
 }
 
 /// Whom to ask next: whom the balance would choose, and the one that was lost when all others were
@@ -131,48 +142,74 @@ fn next(quest: &Quest, upstream: &Upstream, asked: &mut Vec<ServerId>) -> Option
     Some(next)
 }
 
-/// Asks `server` to go on, by `head`. `None` when it cannot be reached or answers anything but a stream
-/// into which lines of ours may be inserted.
-async fn ask(quest: &Quest, upstream: &Upstream, server: usize, head: &[u8]) -> Option<(Parts, ServerFraming)> {
-    upstream.turn().await.ok()?;
+/// Asks `server` to go on, by `head`.
+///
+/// # Errors
+/// When it cannot be reached, or answers anything but a stream into which lines of ours may be inserted.
+async fn ask(
+    quest: &Quest,
+    upstream: &Upstream,
+    server: usize,
+    head: &[u8],
+) -> Result<(Parts, ServerFraming), Refusal> {
+    upstream.turn().await.map_err(|TooMany| Refusal::TooMany)?;
     let this = &upstream.servers[server];
     let client = match upstream.send_proxy_protocol {
-        Some(version) => Some((quest.ends?, version)),
+        Some(version) => Some((quest.ends.ok_or(Refusal::NoEnds)?, version)),
         None => None,
     };
-    let socket = match connect::connect(this, upstream.tls.as_ref(), upstream.timeouts.connect, client).await {
-        Ok(socket) => socket,
-        Err(error) => {
-            this.failed(&upstream.name, &error);
-            return None;
-        }
-    };
+    let connecting = connect::connect(this, upstream.tls.as_ref(), upstream.timeouts.connect, client);
+    let socket = connecting.await.map_err(|error| {
+        this.failed(&upstream.name, &error);
+        Refusal::Unreachable(error)
+    })?;
     this.connected(&upstream.name);
     let up = answered(socket, upstream, head).await?;
     let framing = if up.is_chunked() { ServerFraming::Chunked } else { ServerFraming::UntilClose };
-    let parts = up.into_socket().into_parts()?;
+    let parts = up.into_socket().into_parts().ok_or(Refusal::NoAnswer)?;
     let unanswered = upstream.timeouts.send.max(upstream.tcp_keepalive.patience());
     // What fails here has failed already, and the relay will find out.
     let _ = parts.transport.probe_peer(&upstream.tcp_keepalive).and(parts.transport.limit_silence(unanswered));
-    Some((parts, framing))
+    Ok((parts, framing))
 }
 
 /// Sends the request and waits for a head that begins an event stream.
-async fn answered(socket: Socket, upstream: &Upstream, head: &[u8]) -> Option<Box<Up>> {
-    let request = RequestHeader::build(Method::GET, b"/", None).ok()?;
+async fn answered(socket: Socket, upstream: &Upstream, head: &[u8]) -> Result<Box<Up>, Refusal> {
+    let request = RequestHeader::build(Method::GET, b"/", None).expect("a slash is a target");
     let mut up = Box::new(Up::new(socket, &request));
     up.wire().collect(head);
-    timeout(upstream.timeouts.send, up.wire().flush()).await.ok()?.ok()?;
+    let sent = timeout(upstream.timeouts.send, up.wire().flush()).await;
+    sent.map_err(|_| Refusal::Late)?.map_err(|_| Refusal::NoAnswer)?;
     let final_head = async {
         while !up.is_final() {
-            up.read_head().await.ok()?;
+            up.read_head().await.map_err(|_| Refusal::NoAnswer)?;
         }
-        Some(())
+        Ok(())
     };
-    timeout(upstream.timeouts.response_head, final_head).await.ok()??;
-    let answer = up.head()?;
+    timeout(upstream.timeouts.response_head, final_head).await.map_err(|_| Refusal::Late)??;
+    let answer = up.head().ok_or(Refusal::NoAnswer)?;
     let is_stream = answer.status == StatusCode::OK && answer.is_event_stream();
-    (is_stream && untouched(&Method::GET, answer).is_none()).then_some(up)
+    match is_stream && untouched(&Method::GET, answer).is_none() {
+        true => Ok(up),
+        false => Err(Refusal::NoStream(answer.status)),
+    }
+}
+
+/// Why a server does not go on with a stream.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("more clients come to stay than limits.handshakes_per_second lets through")]
+    TooMany,
+    #[error("send_proxy_protocol needs the client's connection, which is not known")]
+    NoEnds,
+    #[error("cannot connect: {0}")]
+    Unreachable(io::Error),
+    #[error("no answer in time")]
+    Late,
+    #[error("it has closed, or answered what is not HTTP")]
+    NoAnswer,
+    #[error("it answers {0}, and no plain event stream")]
+    NoStream(StatusCode),
 }
 
 /// The `head` of a request, with this id in the place of any that it says; as it is when there is none.

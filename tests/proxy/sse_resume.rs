@@ -344,6 +344,7 @@ async fn a_drained_server_is_left_between_two_events() {
     expect_return(&mut client).await;
     assert_eq!(proxy.logged_path("/events").await["end_reason"], "drained");
     next.ends().await;
+    counted(&proxy, [("resumed", 1.0), ("failed", 0.0)]).await;
     assert_eq!((a.accepted(), b.accepted()), (1, 1));
 }
 

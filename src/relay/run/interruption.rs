@@ -212,13 +212,24 @@ impl Relay {
         self
     }
 
-    /// Nobody goes on with it: it ends, as if it was whole. `None` is nothing more to be run.
-    pub fn give_up(mut self) -> Result<Self, Stopped> {
+    /// Nobody goes on with it: it ends, as if it was whole. Returns it where there is more to be run.
+    ///
+    /// # Errors
+    /// How it has stopped, which is no failure.
+    pub fn give_up(self) -> Result<Self, Stopped> {
+        self.upstream.metrics.resumed(Resumption::Failed);
+        self.let_go()
+    }
+
+    /// The same where nobody is to go on with it, so that it is no failure that nobody does.
+    ///
+    /// # Errors
+    /// How it has stopped, which is no failure.
+    pub fn let_go(mut self) -> Result<Self, Stopped> {
         let Some(Course::Sought(reason)) = self.resumable().map(|resumable| resumable.course) else { return Ok(self) };
         if let Some(resumable) = self.resumable_mut() {
             resumable.course = Course::Flows;
         }
-        self.upstream.metrics.resumed(Resumption::Failed);
         self.change_tasks();
         if reason.is_ours() {
             return Err(self.end(reason).map_or(Stopped::Ended, Stopped::Freed));
