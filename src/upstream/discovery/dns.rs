@@ -142,7 +142,12 @@ async fn addresses(
                 all.extend(lookup.answers().iter().filter_map(|record| record.data.ip_addr()));
             }
             Ok(None) => {}
-            Err(_) => all.extend(known.iter().filter(|address| is_kind(address))),
+            // What is known is good for no time: the other kind alone would have it wait for its TTL, or for
+            // the longest there is if it has none.
+            Err(_) => {
+                *ttl = Duration::ZERO;
+                all.extend(known.iter().filter(|address| is_kind(address)));
+            }
         }
     }
     Ok(all)

@@ -193,6 +193,20 @@ async fn one_kind_of_addresses_does_without_the_other() {
     names.is(Mood::SaysFor(RecordType::AAAA, ResponseCode::ServFail));
     names.has_addresses("chat.test.", &["10.0.0.2"]);
     finds(&discoveries, &["10.0.0.2:3000", "[::1]:3000"]).await;
+    // Also where the other one has nothing; and it is asked again as soon as ever.
+    names.is(Mood::Well);
+    finds(&discoveries, &["10.0.0.2:3000"]).await;
+    names.is(Mood::SaysFor(RecordType::A, ResponseCode::ServFail));
+    let asked = *names.asked.lock().unwrap();
+    let asking = async {
+        while *names.asked.lock().unwrap() < asked + 6 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("it is asked again");
+    names.is(Mood::Well);
+    names.has_addresses("chat.test.", &["10.0.0.3"]);
+    finds(&discoveries, &["10.0.0.3:3000"]).await;
 }
 
 #[tokio::test]
