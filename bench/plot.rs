@@ -48,8 +48,8 @@ pub(crate) fn ratios(figures: &[Figures], machine: &str) -> String {
         svg,
         "<line class=\"one\" x1=\"{one}\" x2=\"{one}\" y1=\"{}\" y2=\"{bottom}\"/>\
          <text x=\"{one}\" y=\"{}\" text-anchor=\"middle\" class=\"small\">nginx</text>",
-        TOP - 6.0,
-        TOP - 9.0
+        TOP - 1.0,
+        TOP - 3.0
     );
     svg + "</svg>\n"
 }
