@@ -110,8 +110,8 @@ pub(crate) struct Ledger {
     ended: Mutex<Vec<Ended>>,
     wrong: Mutex<(Wrong, Vec<String>)>,
     messages: AtomicU64,
-    /// When a server was last killed, in milliseconds of the run.
-    killed: AtomicU64,
+    /// When servers were killed, in milliseconds of the run.
+    kills: Mutex<Vec<u64>>,
 }
 
 impl Ledger {
@@ -123,7 +123,7 @@ impl Ledger {
             ended: Mutex::default(),
             wrong: Mutex::default(),
             messages: AtomicU64::new(0),
-            killed: AtomicU64::new(NEVER),
+            kills: Mutex::default(),
         }
     }
 
@@ -202,7 +202,7 @@ impl Ledger {
     /// A server was killed that had these.
     pub(crate) fn kill(&self, connections: &[Arc<Connection>]) {
         let now = self.now();
-        self.killed.store(now, Ordering::Relaxed);
+        lock(&self.kills).push(now);
         for connection in connections {
             connection.killed.store(now, Ordering::Relaxed);
         }
@@ -226,8 +226,8 @@ impl Ledger {
             // A request may be on its way to a server that dies before it has read it.
             let of_any = matches!(seen, Seen::Refused(_));
             let is_soon_behind = |killed: u64| killed <= *at && at - killed <= AFTERMATH.as_millis() as u64;
-            let killed = [&connection.killed, &self.killed].map(|killed| killed.load(Ordering::Relaxed));
-            let was_killed = is_soon_behind(killed[0]) || of_any && is_soon_behind(killed[1]);
+            let was_killed = is_soon_behind(connection.killed.load(Ordering::Relaxed))
+                || of_any && lock(&self.kills).iter().any(|killed| is_soon_behind(*killed));
             let by = who(connection.kind, seen, reason, was_killed);
             *ends.counts.entry((connection.kind, by)).or_default() += 1;
             match by {
