@@ -74,7 +74,8 @@ fn event(status: &Status) -> Bytes {
 /// Serves `request` until its client leaves, another token has to be brought, or the process stops.
 pub(super) async fn follow(admin: &Admin, request: &mut ServerSession, _seat: OwnedSemaphorePermit) {
     request.set_keepalive(None);
-    if begin(request).await.is_err() || request.req_header().method == Method::HEAD {
+    let begun = matches!(timeout(READ_WITHIN, begin(request)).await, Ok(Ok(())));
+    if !begun || request.req_header().method == Method::HEAD {
         return;
     }
     let (token, mut stopping) = (admin.token.load_full(), admin.service.stopping());

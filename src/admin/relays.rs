@@ -1,5 +1,7 @@
 //! `/api/v1/relays`: which there are, and the end of one.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -7,7 +9,6 @@ use super::answer::{Answer, as_json, problem, with_status, wrong};
 use crate::config::duration_within;
 use crate::relay::inbox::{Description, Ended, First, Id, Listing, Query, Workers};
 use crate::relay::{EndReason, Kind};
-use std::time::Duration;
 
 /// Lists what the query string asks for.
 pub(super) async fn list(workers: &Workers, query: &str) -> Answer {

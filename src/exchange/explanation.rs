@@ -1,5 +1,6 @@
 //! What would become of a request, and why, without sending it: by a configuration alone, or by all that
-//! the running proxy knows. Nobody is counted, learned or told anything for it.
+//! the running proxy knows. Nobody is counted, learned or told anything for it; only a learned session that
+//! is asked for counts as used.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

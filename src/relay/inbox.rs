@@ -415,7 +415,7 @@ impl Listing {
         self.relays.truncate(query.limit);
         let last = self.relays.last().map(|relay| relay.id).filter(|_| is_cut);
         self.next = last.or(horizon.map(|rank| first.id(rank)));
-        // A client's traces are short.
+        // Relays are looked for by a fingerprint of the client, which others may have too.
         let listed = self.relays.len();
         self.relays
             .retain(|relay| query.client.is_none_or(|client| relay.client.to_canonical() == client.to_canonical()));

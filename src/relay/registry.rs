@@ -58,7 +58,7 @@ struct Occupant {
     server: u16,
     origin: Origin,
     began: Tick,
-    client: Trace,
+    client: Fingerprint,
     ending: Option<EndReason>,
     is_asked: bool,
     /// It has a moment to leave.
@@ -68,9 +68,9 @@ struct Occupant {
 
 /// A client's address in four bytes: that of IPv4 itself, of others what is left of it. Two may look alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Trace(u32);
+struct Fingerprint(u32);
 
-impl Trace {
+impl Fingerprint {
     fn of(client: IpAddr) -> Self {
         match client.to_canonical() {
             IpAddr::V4(client) => Self(client.to_bits()),
@@ -182,7 +182,7 @@ impl Occupant {
             && query.upstream.as_ref().is_none_or(|name| self.upstream.name == *name)
             && query.server.as_ref().is_none_or(is_server)
             && query.id.is_none_or(|id| id == self.id)
-            && query.client.is_none_or(|client| Trace::of(client) == self.client)
+            && query.client.is_none_or(|client| Fingerprint::of(client) == self.client)
             && now.since(self.began) >= query.min_age
     }
 
@@ -239,7 +239,7 @@ impl Place {
                 server,
                 origin,
                 began: Tick(registry.now.0.saturating_sub(Tick::count(age))),
-                client: Trace::of(client),
+                client: Fingerprint::of(client),
                 ending: None,
                 is_asked: false,
                 is_departing: false,

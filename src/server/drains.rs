@@ -177,17 +177,14 @@ impl Drains {
         };
         while let Some(at) = self.known.iter().position(is_past) {
             // The server may come back, and then nobody has to leave it.
-            workers.cancel(self.known.remove(at).id).await;
+            cancel(&self.known.remove(at), workers).await;
         }
         self.show();
     }
 
     async fn forget(&mut self, target: &Target, workers: &Workers) {
         while let Some(at) = self.known.iter().position(|known| known.target == *target) {
-            let known = self.known.remove(at);
-            if !workers.cancel(known.id).await {
-                tracing::error!("drain: {target}: a worker has not heard that it is over");
-            }
+            cancel(&self.known.remove(at), workers).await;
         }
         self.show();
     }
@@ -198,6 +195,13 @@ impl Drains {
         // Of what is gone nothing has to be undone.
         let shown = self.known.iter().filter(|known| !(known.is_over && known.is_of_removed));
         self.board.drains.store(Arc::new(shown.cloned().collect()));
+    }
+}
+
+/// Has nobody leave by it any more.
+async fn cancel(known: &Underway, workers: &Workers) {
+    if !workers.cancel(known.id).await {
+        tracing::error!("drain: {}: a worker has not heard that it is over", known.target);
     }
 }
 

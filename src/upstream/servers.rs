@@ -212,6 +212,7 @@ impl Server {
     /// again. Upstreams that are made behind it balance by it.
     pub fn weigh(&self, weight: Option<NonZeroU32>) {
         self.ordered_weight.store(weight.map_or(NO_WEIGHT, NonZeroU32::get), Ordering::Relaxed);
+        self.tell_of_share();
     }
 
     /// What it may get at this moment.
@@ -235,7 +236,7 @@ impl Server {
     /// Puts into its metrics what it may get, and how much of it.
     fn tell_of_share(&self) {
         self.metrics.is_in(self.state());
-        self.metrics.weight.set(self.weight.load(Ordering::Relaxed).into());
+        self.metrics.weight.set(self.weight().into());
     }
 
     /// Nobody new comes from now on, and its sessions leave it.

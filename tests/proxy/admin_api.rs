@@ -363,6 +363,7 @@ async fn a_weight_by_order_moves_clients_as_one_in_the_file_does() {
     assert_ne!(before, expected);
     let weigh = |weight: Value| json!({ "upstream": "chat", "server": "b", "weight": weight });
     obeyed(&even, "weight", weigh(json!(5))).await;
+    even.settles("steadfast_server_weight", &[("server", "b")], 5.0).await;
     assert_eq!(owners(&even).await, expected);
     // It outlives what the file says.
     even.reload(&[("threads: 2", "threads: 2 # again")]).await;
@@ -371,6 +372,7 @@ async fn a_weight_by_order_moves_clients_as_one_in_the_file_does() {
     assert_eq!((&servers[1]["weight"], &servers[1]["weight_by"]), (&json!(5), &json!("operator")));
     assert!((servers[1]["ideal_share"].as_f64().expect("a number") - 5.0 / 6.0).abs() < 1e-9, "{servers}");
     obeyed(&even, "weight", weigh(json!("file"))).await;
+    even.settles("steadfast_server_weight", &[("server", "b")], 1.0).await;
     assert_eq!(owners(&even).await, before);
 }
 
