@@ -72,7 +72,10 @@ async fn relays_are_listed_with_what_they_are() {
     upstream.exactly(8).await;
     upstream.send(frame("down")).await;
     client.exactly(6).await;
+    // Each is a relay before the next one is: heads are seen earlier.
+    proxy.relays_once(1, "").await;
     let _events = open_events(&proxy, &two).await;
+    proxy.relays_once(2, "").await;
     let _tunnel = open_tunnel(&proxy, &one).await;
     proxy.relays_once(3, "").await;
     tokio::time::sleep(millis(300)).await;
@@ -147,6 +150,7 @@ async fn a_silent_relay_ends_by_its_id_and_no_other_does() {
     for _ in 0..8 {
         others.push(open(&proxy, &server).await);
     }
+    proxy.relays_once(8, "").await; // So that the newest is the next one.
     let (mut client, mut upstream) = open(&proxy, &server).await;
     let (mut listener, mut source) = open_events(&proxy, &server).await;
     let (mut near, mut far) = open_tunnel(&proxy, &server).await;
