@@ -49,10 +49,8 @@ fuzz: ## Build, then feed nonsense to everything that parses, a minute each
 
 bench: ## Build, then measure Steadfast beside other proxies
 	@tests/install.sh bench
-	cargo build --release --locked
 	cargo bench --locked --bench proxies -- $(ARGS)
 
 soak: ## Build, then ten minutes of everything at once: nothing may be lost
 	@tests/install.sh soak
-	cargo build --release --locked
 	cargo bench --locked --bench soak -- --minutes $(SOAK_MINUTES) $(ARGS)

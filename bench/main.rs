@@ -11,6 +11,7 @@
 
 mod client;
 mod door;
+mod floor;
 mod http;
 mod measure;
 mod plot;
@@ -23,6 +24,7 @@ mod websocket;
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -82,6 +84,9 @@ struct Arguments {
     /// Be the server behind the proxies.
     #[arg(long, hide = true)]
     serve: bool,
+    /// Be the bare relay: where it listens, and its server.
+    #[arg(long, hide = true, num_args = 2)]
+    relay: Vec<SocketAddr>,
     /// What `cargo bench` adds, and `cargo test --all-targets` does not.
     #[arg(long, hide = true)]
     bench: bool,
@@ -128,6 +133,9 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     if arguments.list {
         arguments.scenarios().for_each(|scenario| println!("{}", scenario.name));
         return Ok(ExitCode::SUCCESS);
+    }
+    if let [listen, server] = arguments.relay[..] {
+        floor::relay(listen, server)?;
     }
     if !arguments.bench && !arguments.serve {
         println!("nothing to test; the benchmark is run by `cargo bench --bench proxies`");
@@ -254,7 +262,7 @@ impl Comparison<'_> {
             return;
         }
         let mut order = self.arguments.proxies.clone();
-        order.retain(|proxy| scenario.plan.concerns(*proxy));
+        order.retain(|proxy| scenario.concerns(*proxy));
         if order.is_empty() {
             return;
         }

@@ -22,14 +22,15 @@ const TOP: f64 = 44.0;
 const STYLE: &str = "\
 text { font: 12px system-ui, sans-serif; fill: #24292f }
 .steadfast { fill: #0072b2 } .nginx { fill: #57606a } .haproxy { fill: #e69f00 } .envoy { fill: #cc79a7 } .caddy { fill: #009e73 }
+.bare { fill: #d0d7de }
 .one { stroke: #57606a; stroke-dasharray: 3 3 } .small { font-size: 10px }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
-  .steadfast { fill: #56b4e9 } .nginx { fill: #8b949e } .one { stroke: #8b949e }
+  .steadfast { fill: #56b4e9 } .nginx { fill: #8b949e } .one { stroke: #8b949e } .bare { fill: #484f58 }
 }";
 
 /// In each row, from above.
-const ORDER: [Proxy; 5] = [Proxy::Steadfast, Proxy::Nginx, Proxy::Haproxy, Proxy::Envoy, Proxy::Caddy];
+const ORDER: [Proxy; 6] = [Proxy::Bare, Proxy::Steadfast, Proxy::Nginx, Proxy::Haproxy, Proxy::Envoy, Proxy::Caddy];
 
 /// The ratios to nginx of every row that nginx has a figure in. Beyond 2 only the number tells.
 pub(crate) fn ratios(figures: &[Figures], machine: &str) -> String {

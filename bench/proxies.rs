@@ -29,11 +29,14 @@ pub(crate) enum Proxy {
     Caddy,
     /// This project.
     Steadfast,
+    /// No proxy, but what the kernel takes in any case: [`floor`](crate::floor).
+    Bare,
 }
 
 impl Proxy {
     /// All of them, in the order of the tables.
-    pub(crate) const ALL: [Self; 5] = [Self::Nginx, Self::Haproxy, Self::Envoy, Self::Caddy, Self::Steadfast];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Nginx, Self::Haproxy, Self::Envoy, Self::Caddy, Self::Steadfast, Self::Bare];
 
     /// Those to compare where nobody says which: all there are, and the two that nobody may miss.
     pub(crate) fn usual() -> Vec<Self> {
@@ -49,6 +52,7 @@ impl Proxy {
             Self::Envoy => "Envoy",
             Self::Caddy => "Caddy",
             Self::Steadfast => "Steadfast",
+            Self::Bare => "bare relay",
         }
     }
 
@@ -60,6 +64,7 @@ impl Proxy {
             Self::Envoy => "envoy",
             Self::Caddy => "caddy",
             Self::Steadfast => "steadfast",
+            Self::Bare => "bare",
         }
     }
 
@@ -74,6 +79,7 @@ impl Proxy {
             Self::Envoy => ("envoy", "--version"),
             Self::Caddy => ("caddy", "version"),
             Self::Steadfast => return Ok(format!("Steadfast {}", env!("CARGO_PKG_VERSION"))),
+            Self::Bare => return Ok(self.name().to_owned()),
         };
         let output = Command::new(installed(program)).arg(flag).output().map_err(|error| {
             let text = format!("cannot run {program}, which the comparison needs: {error}");
@@ -97,6 +103,7 @@ impl Proxy {
             Self::Steadfast => {
                 (STEADFAST, ", tls: { certificates: [{ cert: DIRECTORY/bench.pem, key: DIRECTORY/bench.pem.key }] }")
             }
+            Self::Bare => ("", ""),
         };
         let tls = if door.over == Over::Tls { tls } else { "" };
         let mut filled = template.replace("ENCRYPTED", tls).replace("DIRECTORY", &directory.to_string_lossy());
@@ -109,8 +116,8 @@ impl Proxy {
     }
 
     /// The command that runs it in the foreground, for a shell in the directory of `config`.
-    fn command(self, steadfast: &str) -> String {
-        match self {
+    fn command(self, steadfast: &str) -> io::Result<String> {
+        Ok(match self {
             Self::Nginx => "nginx -p . -e error.log -c config".to_owned(),
             Self::Haproxy => "haproxy -db -f config".to_owned(),
             // The file's name does not say that it is YAML.
@@ -122,7 +129,8 @@ impl Proxy {
                 format!("env GOMAXPROCS=1 HOME=. {} run --config config", installed("caddy").display())
             }
             Self::Steadfast => steadfast.to_owned(),
-        }
+            Self::Bare => format!("{} --relay {{listen}} {{server}}", std::env::current_exe()?.display()),
+        })
     }
 }
 
@@ -157,7 +165,7 @@ impl Running {
         let config = directory.path.join("config");
         fs::write(&config, proxy.configuration(door, server, &directory.path))?;
         let command = proxy
-            .command(steadfast)
+            .command(steadfast)?
             .replace("{config}", &config.to_string_lossy())
             .replace("{listen}", &address.to_string())
             .replace("{server}", &server.to_string());

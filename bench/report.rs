@@ -38,23 +38,21 @@ impl Figures {
         self.sorted(|round| value(round, row, proxy))
     }
 
-    /// Ratios to nginx in the same round.
-    fn ratios(&self, row: usize, proxy: Proxy) -> Vec<f64> {
-        self.sorted(|round| Some(value(round, row, proxy)? / value(round, row, Proxy::Nginx)?))
+    /// The middle of the ratios of one proxy to another, each in the same round.
+    fn ratio_to(&self, other: Proxy, row: usize, proxy: Proxy) -> Option<f64> {
+        median(&self.sorted(|round| Some(value(round, row, proxy)? / value(round, row, other)?)))
     }
 
-    /// Ratios of Steadfast to the better of nginx and HAProxy in the same round.
-    fn ratios_to_best(&self, row: usize) -> Vec<f64> {
-        self.sorted(|round| {
-            let nginx = value(round, row, Proxy::Nginx)?;
-            let haproxy = value(round, row, Proxy::Haproxy)?;
-            Some(value(round, row, Proxy::Steadfast)? / nginx.min(haproxy))
-        })
-    }
-
-    /// The ratio to nginx, in the middle of all rounds.
+    /// The ratio to nginx.
     pub(crate) fn ratio(&self, row: usize, proxy: Proxy) -> Option<f64> {
-        median(&self.ratios(row, proxy))
+        self.ratio_to(Proxy::Nginx, row, proxy)
+    }
+
+    /// Steadfast beside the better of nginx and HAProxy: the larger of its two ratios. Not its ratio to
+    /// whoever was better in each round: where two are alike, that one had luck.
+    fn ratio_to_best(&self, row: usize) -> Option<f64> {
+        let to = |other| self.ratio_to(other, row, Proxy::Steadfast);
+        Some(to(Proxy::Nginx)?.max(to(Proxy::Haproxy)?))
     }
 
     /// The figure in the middle of all rounds.
@@ -63,7 +61,7 @@ impl Figures {
     }
 
     fn cell(&self, row: usize, unit: Unit, proxy: Proxy) -> String {
-        if !self.scenario.plan.concerns(proxy) {
+        if !self.scenario.concerns(proxy) {
             return "–".to_owned();
         }
         let Some(middle) = self.middle(row, proxy) else {
@@ -91,7 +89,7 @@ impl Figures {
             }
             Goal::AtLeast(least) => (format!("≥ {}", shown(least)), median(&values).map(|value| value >= least)),
             Goal::TimesBest(most) => {
-                let ratio = median(&self.ratios_to_best(index));
+                let ratio = self.ratio_to_best(index);
                 let reached = ratio.map_or(String::new(), |ratio| format!(", is {ratio:.2}"));
                 (format!("≤ {most:.2} × best{reached}"), ratio.map(|ratio| ratio <= most))
             }

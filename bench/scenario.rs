@@ -110,9 +110,9 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// What the table in the README is made with.
     pub(crate) const FULL: Self = Self {
-        rounds: 5,
+        rounds: 12,
         memory_rounds: 1,
-        window: Duration::from_millis(1000),
+        window: Duration::from_millis(300),
         idle_connections: 4000,
         idle_window: Duration::from_secs(45),
         handshakes: 5000,
@@ -136,10 +136,21 @@ impl Plan {
     pub(crate) fn measures_operations(self) -> bool {
         !matches!(self, Self::IdleWebSockets | Self::IdleStreams | Self::ParkedPolls | Self::KeptStreams)
     }
+}
 
-    /// Whether there is anything to measure of `proxy`: the others insert no comments.
-    pub(crate) fn concerns(self, proxy: Proxy) -> bool {
-        proxy == Proxy::Steadfast || !matches!(self, Self::KeptStreams)
+impl Scenario {
+    /// Whether there is anything to measure of `proxy`: the others insert no comments. The bare relay
+    /// knows neither TLS nor anything that it would remember of a connection, and what others keep open to
+    /// the server it has to open each time.
+    pub(crate) fn concerns(&self, proxy: Proxy) -> bool {
+        let is_bare = self.over == Over::Tcp
+            && self.plan.measures_operations()
+            && !matches!(self.plan, Plan::ConnectionPerRequest);
+        match proxy {
+            Proxy::Steadfast => true,
+            Proxy::Bare => is_bare,
+            Proxy::Nginx | Proxy::Haproxy | Proxy::Envoy | Proxy::Caddy => !matches!(self.plan, Plan::KeptStreams),
+        }
     }
 }
 
