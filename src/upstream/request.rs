@@ -71,7 +71,9 @@ pub fn head(request: &RequestHeader, hop: PreviousHop, authority: &str, changes:
         }
     }
     frame(&mut head, &noted);
-    if let Some(protocol) = upgrade_of(request).filter(|_| noted.asks_upgrade) {
+    if noted.asks_upgrade
+        && let Some(protocol) = upgrade_of(request)
+    {
         field(&mut head, b"Connection", b"Upgrade");
         field(&mut head, b"Upgrade", protocol.as_bytes());
     }
