@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 
+use super::say::say;
 use super::{Done, failed, raise_open_files};
 use crate::affinity::tag::Secret;
 use crate::config;
@@ -23,7 +24,7 @@ pub(super) fn demo(bind: SocketAddr) -> Done {
     raise_open_files();
     let server = Server::bind(config, None).map_err(|error| failed(&error))?;
     if let (Some(address), Some(admin)) = (server.addresses().first(), server.admin_address()) {
-        say_what_to_try(*address, admin, &text);
+        say_what_to_try(*address, admin, &text)?;
     }
     server.run().map_err(|error: StartError| failed(&error))
 }
@@ -60,8 +61,8 @@ fn configuration(bind: SocketAddr, servers: &[(&str, SocketAddr)]) -> String {
     )
 }
 
-fn say_what_to_try(address: SocketAddr, admin: SocketAddr, configuration: &str) {
-    println!(
+fn say_what_to_try(address: SocketAddr, admin: SocketAddr, configuration: &str) -> Done {
+    say(format_args!(
         "\nSteadfast is in front of three demo servers: red, green and blue.\n\n\
          Open  http://{address}/  in a few tabs: each is a client of its own, and stays on its server\n      \
          with its WebSocket, its event stream and its Socket.IO session alike.\n\
@@ -72,7 +73,7 @@ fn say_what_to_try(address: SocketAddr, admin: SocketAddr, configuration: &str) 
          curl -H 'X-Forwarded-For: 192.0.2.7' http://{address}/whoami\n  \
          curl -N 'http://{address}/events?client=anna'      # comments keep it alive between events\n\n\
          The configuration:\n\n{}\n\
-         Stop with Ctrl-C. The access log follows.\n",
+         Stop with Ctrl-C. The access log follows.\n\n",
         configuration.lines().map(|line| format!("  {line}\n")).collect::<String>()
-    );
+    ))
 }

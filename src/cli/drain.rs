@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::ask::Proxy;
+use super::say::say;
 use super::{Done, FAILED};
 use crate::admin::status;
 
@@ -47,7 +48,7 @@ pub(super) fn drain(drain: &Drain) -> Done {
     let proxy = Proxy::of(config)?;
     let order = json!({ "upstream": upstream, "server": server, "spread": drain.spread, "timeout": drain.timeout });
     let mut progress: status::Drain = proxy.post("drain", &order)?;
-    println!("{}", shown(&progress));
+    say(format_args!("{}\n", shown(&progress)))?;
     while drain.wait && !progress.is_over {
         std::thread::sleep(Duration::from_secs(1));
         let drains: Vec<status::Drain> = proxy.get("drains")?;
@@ -57,7 +58,7 @@ pub(super) fn drain(drain: &Drain) -> Done {
             return Err(ExitCode::from(FAILED));
         };
         progress = now;
-        println!("{}", shown(&progress));
+        say(format_args!("{}\n", shown(&progress)))?;
     }
     Ok(())
 }
@@ -66,8 +67,7 @@ pub(super) fn drain(drain: &Drain) -> Done {
 pub(super) fn undrain(target: &Target) -> Done {
     let Target { config, upstream, server } = target;
     let _: Value = Proxy::of(config)?.post("undrain", &json!({ "upstream": upstream, "server": server }))?;
-    println!("it is drained no more");
-    Ok(())
+    say("it is drained no more\n")
 }
 
 /// How far a drain has got.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::request::Parts;
 
 use super::ask::Proxy;
+use super::say::say;
 use super::{Done, FAILED, WRONG, load};
 use crate::affinity::tag::Secret;
 use crate::config::Config;
@@ -48,8 +49,7 @@ pub(super) fn explain(request: &Request) -> Done {
         ExitCode::from(WRONG)
     })?;
     let explanation = if request.live { ask(request)? } else { reckon(&load(&request.config)?, &parts, request.from)? };
-    print!("{explanation}");
-    Ok(())
+    say(explanation)
 }
 
 fn parse(request: &Request) -> Result<Parts, String> {

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::say::say;
 use super::{Done, FAILED, WRONG};
 use crate::config;
 use crate::migrate::{self, Imported, Refused};
@@ -64,7 +65,7 @@ fn finish(imported: Result<Imported, Refused>, output: Option<&Path>) -> Done {
             eprintln!("steadfast: cannot write {}: {problem}", path.display());
             ExitCode::from(FAILED)
         })?,
-        None => print!("{}", imported.yaml),
+        None => say(&imported.yaml)?,
     }
     for remark in &imported.remarks {
         eprintln!("{remark}");

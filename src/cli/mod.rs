@@ -9,6 +9,7 @@ mod import;
 mod orders;
 mod relays;
 mod reload;
+mod say;
 mod schema;
 mod status;
 mod supervise;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::say::say;
 use crate::config::{self, Config};
 use crate::server::{Address, Server, StartError};
 
@@ -117,7 +119,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run { supervise: true, .. } => return supervise::supervise(),
         Command::Run { config, take_over, .. } => load(&config).and_then(|loaded| run(loaded, config, take_over)),
-        Command::Check { config } => load(&config).map(|loaded| say_fine(&config, &loaded)),
+        Command::Check { config } => load(&config).and_then(|loaded| say_fine(&config, &loaded)),
         Command::Health { config } => health::health(&config),
         Command::Reload { config } => reload::reload(&config),
         Command::Status(asked) => status::status(&asked),
@@ -181,13 +183,13 @@ fn raise_open_files() {
     }
 }
 
-fn say_fine(path: &Path, config: &Config) {
-    println!(
-        "{}: fine: {} listener(s), {} route(s), {} upstream(s), {} server(s)",
+fn say_fine(path: &Path, config: &Config) -> Done {
+    say(format_args!(
+        "{}: fine: {} listener(s), {} route(s), {} upstream(s), {} server(s)\n",
         path.display(),
         config.listeners.len(),
         config.routes.len(),
         config.upstreams.len(),
         config.upstreams.iter().map(|upstream| upstream.servers.len()).sum::<usize>(),
-    );
+    ))
 }

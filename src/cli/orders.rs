@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Done;
 use super::ask::Proxy;
+use super::say::say;
 
 /// A server of the running proxy.
 #[derive(Debug, clap::Args)]
@@ -66,8 +67,7 @@ pub(super) struct Rebalance {
 pub(super) fn state(State { of, state }: &State) -> Done {
     let order = json!({ "upstream": of.upstream, "server": of.server, "state": state });
     let _: Value = Proxy::of(&of.config)?.post("state", &order)?;
-    println!("server {} of upstream {}: state {}", of.server, of.upstream, as_written(state));
-    Ok(())
+    say(format_args!("server {} of upstream {}: state {}\n", of.server, of.upstream, as_written(state)))
 }
 
 /// Gives a server a weight.
@@ -75,8 +75,7 @@ pub(super) fn weight(Weight { of, weight }: &Weight) -> Done {
     let order = json!({ "upstream": of.upstream, "server": of.server, "weight": weight });
     let _: Value = Proxy::of(&of.config)?.post("weight", &order)?;
     let weight = weight.as_str().map_or_else(|| weight.to_string(), as_written);
-    println!("server {} of upstream {}: weight {weight}", of.server, of.upstream);
-    Ok(())
+    say(format_args!("server {} of upstream {}: weight {weight}\n", of.server, of.upstream))
 }
 
 /// Says what is not where it belongs, and has it move if that is wanted.
@@ -89,8 +88,7 @@ pub(super) fn rebalance(rebalance: &Rebalance) -> Done {
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("upstream", upstream).finish();
         proxy.get(&format!("rebalance?{query}"))?
     };
-    print!("{}", shown(&plan));
-    Ok(())
+    say(shown(&plan))
 }
 
 fn shown(plan: &Value) -> String {

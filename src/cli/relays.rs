@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Done;
 use super::ask::Proxy;
+use super::say::say;
 use super::table::{table, time};
 
 /// Which of them.
@@ -52,16 +53,14 @@ pub(super) fn relays(relays: &Relays) -> Done {
     let proxy = Proxy::of(&relays.config)?;
     if let Some(id) = relays.end {
         let _: Value = proxy.delete(&format!("relays/{id}"))?;
-        println!("relay {id} is told to end");
-        return Ok(());
+        return say(format_args!("relay {id} is told to end\n"));
     }
     let (mut rows, mut after, mut page) = (Vec::new(), None, Value::Null);
     let limit = usize::try_from(relays.limit).unwrap_or(usize::MAX);
     while rows.len() < limit {
         page = proxy.get(&format!("relays?{}", relays.query(limit - rows.len(), after)))?;
         if relays.json {
-            println!("{page}");
-            return Ok(());
+            return say(format_args!("{page}\n"));
         }
         rows.extend(page["relays"].as_array().into_iter().flatten().map(row));
         after = page["next"].as_u64();
@@ -71,8 +70,8 @@ pub(super) fn relays(relays: &Relays) -> Done {
     }
     const HEAD: [&str; 9] =
         [">ID", "KIND", "UPSTREAM", "SERVER", "CLIENT", ">AGE", ">SILENT", ">BYTES IN", ">BYTES OUT"];
-    print!("{}", table("", &HEAD, &rows));
-    println!("{} of {}", rows.len(), page["count"].as_u64().unwrap_or_default());
+    let count = page["count"].as_u64().unwrap_or_default();
+    say(format_args!("{}{} of {count}\n", table("", &HEAD, &rows), rows.len()))?;
     if page["complete"] == false {
         eprintln!("steadfast: not every worker has answered in time, so some are missing");
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::ask::Proxy;
+use super::say::say;
 use super::{Done, WRONG};
 use crate::admin::api::ROOT;
 
@@ -24,6 +25,6 @@ pub(super) fn reload(config: &Path) -> Done {
         return Err(ExitCode::from(WRONG));
     }
     let changes = lines(&proxy.granted(answer)?, "changes");
-    println!("{}", if changes.is_empty() { "nothing has changed".to_owned() } else { changes.join("\n") });
-    Ok(())
+    let told = if changes.is_empty() { "nothing has changed".to_owned() } else { changes.join("\n") };
+    say(told + "\n")
 }

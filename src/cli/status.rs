@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Done;
 use super::ask::Proxy;
 use super::drain;
+use super::say::say;
 use super::table::{table, time};
 use crate::admin::status::{Drain, Process, Server, Status, Upstream};
 use crate::relay::Kind;
@@ -29,15 +30,12 @@ pub(super) fn status(asked: &Asked) -> Done {
     let proxy = Proxy::of(&asked.config)?;
     if asked.json {
         let status: serde_json::Value = proxy.get("status")?;
-        println!("{status}");
-        return Ok(());
+        return say(format_args!("{status}\n"));
     }
     loop {
         let status: Status = proxy.get("status")?;
-        if asked.watch {
-            print!("\x1b[H\x1b[2J"); // To the top of an empty screen.
-        }
-        print!("{}", shown(&status));
+        let to_top = if asked.watch { "\x1b[H\x1b[2J" } else { "" }; // Of an empty screen.
+        say(to_top.to_owned() + &shown(&status))?;
         if !asked.watch {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::harness::proxy::BINARY;
 use crate::harness::{Refusing, ServerEntry};
@@ -238,6 +238,27 @@ fn the_schema_for_editors_is_printed() {
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     assert_eq!(schema["properties"]["shutdown"]["properties"]["grace"]["default"], "30s");
+}
+
+#[test]
+fn a_reader_who_wants_no_more_is_no_failure_and_a_full_disk_is_one() {
+    let (_directory, file) = file(
+        "listeners: [{ bind: \"127.0.0.1:8080\" }]\nupstreams: { chat: { servers: [\"10.0.0.1:3000\"] } }\n\
+         routes: [{ upstream: chat }]\n",
+    );
+    let commands: [&[&str]; 3] = [&["schema"], &["check", "-c", path(&file)], &["explain", "-c", path(&file)]];
+    for arguments in commands {
+        let to = |output: Stdio| Command::new(BINARY).args(arguments).stdout(output).output().expect("it starts");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = to(writer.into());
+        assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""), "{arguments:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let output = to(full.into());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.starts_with("steadfast: cannot write to the standard output: No space left"), "{said}");
+    }
 }
 
 #[test]
