@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Rebalance, State};
@@ -62,7 +63,7 @@ pub enum Moves {
 }
 
 /// A server of an upstream, by their names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerOf {
     /// The upstream's.
     pub upstream: String,
@@ -71,7 +72,7 @@ pub struct ServerOf {
 }
 
 /// What is to be drained.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// Everything that is there now.
     Process,
@@ -79,6 +80,13 @@ pub enum Target {
     Upstream(String),
     /// A server: nobody new comes there either.
     Server(ServerOf),
+}
+
+impl Target {
+    /// Whether it is one server.
+    pub fn is_server(&self) -> bool {
+        matches!(self, Self::Server(_))
+    }
 }
 
 impl fmt::Display for Target {

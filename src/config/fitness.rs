@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::HeaderValue;
+use serde::{Deserialize, Serialize};
 
 /// How servers are asked whether they are fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub enum Removed {
 }
 
 /// At which pace relays move to the server where they belong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebalance {
     /// Percent of the relays of an upstream; 1 to 100.
     pub per_minute: u32,

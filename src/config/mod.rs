@@ -42,6 +42,7 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::{IpNet, Ipv6Net};
 use rustls::RootCertStore;
+use serde::{Deserialize, Serialize};
 
 use crate::affinity::tag::Secret;
 use crate::proxy_protocol::Version;
@@ -264,7 +265,7 @@ pub struct Server {
 }
 
 /// What a server may get.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Everybody.
     #[default]

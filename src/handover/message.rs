@@ -4,16 +4,21 @@
 //! why it does not go on. All else is of one version, and changes with [`VERSION`] alone.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::command::{ServerOf, Target};
+use crate::config::{Rebalance, State};
 use crate::connection::Frozen;
 use crate::session_store::Learned;
+use crate::upstream::health::FoundBy;
 
 /// Which form messages, and the states of relays in them, have. To be raised with every change; a test
 /// knows what they look like.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The most bytes that a message may have, and so the most that are ever allocated for one.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -26,6 +31,9 @@ pub const DESCRIPTORS_PER_RELAY: usize = 2;
 
 /// Sessions that go with a message: each takes up to 31 bytes.
 pub const SESSIONS_MAX: usize = 30_000;
+
+/// Notes that go with a message: each takes up to two kilobytes.
+pub const NOTES_MAX: usize = 500;
 
 /// What a process says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +77,63 @@ pub struct Knowledge {
     pub secret: Option<Vec<u8>>,
 }
 
+/// What the old process knows of servers and upstreams, and no file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// An operator has given a server a state or a weight.
+    Ordered {
+        /// Which.
+        server: ServerOf,
+        /// Where it listens.
+        address: SocketAddr,
+        /// In the place of the state in the file.
+        state: Option<State>,
+        /// In the place of the weight in the file.
+        weight: Option<NonZeroU32>,
+    },
+    /// A server is down.
+    Down {
+        /// Which.
+        server: ServerOf,
+        /// Where it listens.
+        address: SocketAddr,
+        /// Who has found that out.
+        found_by: FoundBy,
+        /// What has happened, in words.
+        reason: Box<str>,
+        /// For how long it has been.
+        elapsed: Duration,
+    },
+    /// Something is drained, or was, and that has not been undone.
+    Drained(Drained),
+    /// An operator has ordered the relays of an upstream to where they belong.
+    Rebalanced {
+        /// Its name.
+        upstream: String,
+        /// How fast.
+        pace: Rebalance,
+    },
+}
+
+/// A drain that goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// What is drained.
+    pub target: Target,
+    /// Where that listens, if it is a server.
+    pub address: Option<SocketAddr>,
+    /// How long it has taken so far.
+    pub elapsed: Duration,
+    /// Over what time ends are spread.
+    pub spread: Duration,
+    /// How long it may take in all.
+    pub timeout: Duration,
+    /// Exchanges and relays when it began.
+    pub open_before: usize,
+    /// The server is none of its upstream's any more.
+    pub is_of_removed: bool,
+}
+
 /// What the old process says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromOld {
@@ -83,6 +148,8 @@ pub enum FromOld {
     },
     /// Who has issued which session, as far as only this process knows: at any time before [`Self::All`].
     Sessions(Vec<Learned>),
+    /// What it knows of servers: when its relays rest, and nothing changes any more.
+    Notes(Vec<Note>),
     /// Relays, each with two descriptors, the client's first; each in a form of its own, so that one
     /// that makes no sense is not the end of the others.
     Relays(Vec<Vec<u8>>),

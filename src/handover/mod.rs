@@ -8,6 +8,7 @@
 //!  │ ◀───────────────────────────────────────── Ready ──  │
 //!  │ ── Sessions: what was learned, then what since ─▶    │ remembers it as well
 //!  │ stops accepting, brings its relays to rest           │
+//!  │ ── Notes: what was ordered, and who is down ────▶    │
 //!  │ ── Relays: state, two descriptors each ─────────▶    │ has them rest on its own threads
 //!  │ ◀───────────────────────────── Took{refused} ──────  │     (again, until there are no more)
 //!  │ ── All{count} ──────────────────────────────────▶    │
@@ -37,7 +38,7 @@ pub mod old;
 mod tests;
 
 pub use channel::{Broken, Channel};
-pub use message::{Hello, Knowledge, Purpose, Socket};
+pub use message::{Drained, Hello, Knowledge, Note, Purpose, Socket};
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::message::{self, DESCRIPTORS_PER_RELAY};
+use super::message::{self, DESCRIPTORS_PER_RELAY, Note};
 use super::new::Taker;
 use super::old::{Parcel, Resting};
 use crate::connection::{self, Arrival, Frozen, Paused};
@@ -98,6 +98,8 @@ pub struct Arrivals<'a, F> {
     admit: F,
     /// What remembers who has issued which session.
     sessions: Arc<SessionStore>,
+    /// What else is known of servers.
+    notes: Vec<Note>,
     here: Vec<AtRest>,
     /// Which worker gets the next ones.
     next: usize,
@@ -107,12 +109,22 @@ impl<'a, F: Fn(usize, &Frozen) -> Arrival> Arrivals<'a, F> {
     /// None yet. `admit` says of each connection, and of the worker on which it is to live, where it
     /// belongs to.
     pub fn new(workers: &'a Workers, sessions: Arc<SessionStore>, admit: F) -> Self {
-        Self { workers, sessions, admit, here: Vec::new(), next: 0 }
+        Self { workers, sessions, admit, notes: Vec::new(), here: Vec::new(), next: 0 }
     }
 
-    /// They are this process's now: has them go on.
-    pub async fn go_on(self) {
+    /// They are this process's now: has them go on. When it returns, each has had its first turn, so that
+    /// whoever is looked for is found. What is left is what was noted of the process before.
+    pub async fn go_on(self) -> Vec<Note> {
         have_each(self.workers, self.here.into_iter().map(|it| (it.worker, it.paused)), Paused::taken_over).await;
+        for worker in 0..self.workers.count() {
+            let (reply, turn) = oneshot::channel();
+            // A task behind theirs.
+            let queue = move || drop(tokio::spawn(async move { reply.send(()) }));
+            if self.workers.have_done(worker, queue).await.is_ok() {
+                let _ = timeout(WORKER_WITHIN, turn).await;
+            }
+        }
+        self.notes
     }
 }
 
@@ -122,6 +134,10 @@ type Arriving = (usize, Frozen, [OwnedFd; DESCRIPTORS_PER_RELAY], Arrival);
 impl<F: Fn(usize, &Frozen) -> Arrival> Taker for Arrivals<'_, F> {
     fn know(&mut self, sessions: &[Learned]) {
         self.sessions.inherit(sessions);
+    }
+
+    fn note(&mut self, notes: Vec<Note>) {
+        self.notes.extend(notes);
     }
 
     async fn take(&mut self, arriving: Vec<(Frozen, [OwnedFd; DESCRIPTORS_PER_RELAY])>) -> Vec<usize> {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::channel::{Broken, Channel};
-use super::message::{self, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, Malformed, Socket};
+use super::message::{self, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, Malformed, Note, Socket};
 use super::{ANSWER_WITHIN, COMMIT_WITHIN, READY_WITHIN, REST_WITHIN};
 use crate::connection::Frozen;
 use crate::session_store::Learned;
@@ -26,6 +26,9 @@ pub struct Offer {
 pub trait Taker {
     /// Remembers who has issued which session.
     fn know(&mut self, sessions: &[Learned]);
+
+    /// Remembers what was found out and ordered, to heed it once everything is here.
+    fn note(&mut self, notes: Vec<Note>);
 
     /// Has these connections rest here, each by its state and its sockets, the client's first. Returns
     /// the places of those that it cannot take; they stay with the old process.
@@ -103,6 +106,7 @@ impl Offer {
                     channel.send(&FromNew::Took { refused }, &[]).await?;
                 }
                 (FromOld::Sessions(sessions), _) => taker.know(&sessions),
+                (FromOld::Notes(notes), _) => taker.note(notes),
                 (FromOld::All(count), _) if count as usize == came => break,
                 (FromOld::Failed(why), _) => return Err(Broken::Said(why)),
                 _ => return Err(Broken::Unexpected("relays")),

@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 use super::channel::{Broken, Channel};
 use super::message::{
-    DESCRIPTORS_MAX, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, MESSAGE_BYTES_MAX, SESSIONS_MAX, Socket,
+    DESCRIPTORS_MAX, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, MESSAGE_BYTES_MAX, NOTES_MAX, Note,
+    SESSIONS_MAX, Socket,
 };
 use super::{ANSWER_WITHIN, READY_WITHIN, REST_WITHIN};
 use crate::session_store::Learned;
@@ -27,6 +28,9 @@ pub trait Giver {
 
     /// Who has issued which of the sessions that were used within this time, as far as only it knows.
     fn sessions(&self, used_within: Duration) -> impl Iterator<Item = Learned>;
+
+    /// What it knows of servers, and no file says.
+    fn notes(&self) -> Vec<Note>;
 
     /// Stops accepting, but closes no listening socket, and brings to rest every relay that can go.
     fn rest(&mut self) -> impl Future<Output = Vec<Parcel<Self::Resting>>>;
@@ -130,6 +134,9 @@ impl Heir {
         let parcels = giver.rest().await;
         let send = async {
             send_sessions(&mut channel, giver.sessions(began.elapsed() + SECOND)).await?;
+            for some in giver.notes().chunks(NOTES_MAX) {
+                channel.send(&FromOld::Notes(some.to_vec()), &[]).await?;
+            }
             send_all(&mut channel, &parcels).await
         };
         let moved = match timeout(REST_WITHIN, send).await {

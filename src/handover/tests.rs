@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex};
@@ -16,9 +17,12 @@ use super::new::{self, Taker};
 use super::old::{Given, Giver, Parcel, Resting, prepare};
 use super::*;
 use crate::affinity::learned::{ServerName, SessionId};
+use crate::command::{ServerOf, Target};
+use crate::config::{Rebalance, State};
 use crate::connection::Frozen;
 use crate::relay;
 use crate::session_store::Learned;
+use crate::upstream::health::{FoundBy, REASON_MAX};
 
 const OLD: Hello = Hello { version: VERSION, pid: 1 };
 const NEW: Hello = Hello { version: VERSION, pid: 2 };
@@ -76,6 +80,10 @@ impl Giver for Old {
         (0..count).map(learned)
     }
 
+    fn notes(&self) -> Vec<Note> {
+        (0..NOTES).map(note).collect()
+    }
+
     async fn rest(&mut self) -> Vec<Parcel<Fake>> {
         std::mem::take(&mut self.parcels)
     }
@@ -122,6 +130,20 @@ fn learned(number: u32) -> Learned {
     Learned { session, server: ServerName::of("a"), unused: u32::MAX - number }
 }
 
+/// More than one message.
+const NOTES: u32 = 501;
+
+fn note(number: u32) -> Note {
+    let server = ServerOf { upstream: "u".repeat(200), server: number.to_string() };
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    if number.is_multiple_of(2) {
+        return Note::Ordered { server, address, state: Some(State::Maint), weight: NonZeroU32::new(number) };
+    }
+    // As long as a reason can be.
+    let reason = "\u{1F40C}".repeat(REASON_MAX).into();
+    Note::Down { server, address, found_by: FoundBy::Checks, reason, elapsed: Duration::from_secs(number.into()) }
+}
+
 /// A new process that takes everything but what stands at these places among all that comes.
 #[derive(Default)]
 struct New {
@@ -129,11 +151,16 @@ struct New {
     seen: usize,
     taken: Vec<[OwnedFd; 2]>,
     sessions: Vec<Learned>,
+    notes: Vec<Note>,
 }
 
 impl Taker for New {
     fn know(&mut self, sessions: &[Learned]) {
         self.sessions.extend(sessions);
+    }
+
+    fn note(&mut self, notes: Vec<Note>) {
+        self.notes.extend(notes);
     }
 
     async fn take(&mut self, arriving: Vec<(Frozen, [OwnedFd; 2])>) -> Vec<usize> {
@@ -194,6 +221,7 @@ async fn everything_goes_over_but_what_is_refused() {
 
     let sessions = (0..=SESSIONS).chain([0]).map(learned);
     assert!(taker.sessions.iter().copied().eq(sessions), "{} sessions", taker.sessions.len());
+    assert_eq!(taker.notes, (0..NOTES).map(note).collect::<Vec<_>>());
 
     let kept = [5, 18, 300];
     let gone: Vec<_> = (0..COUNT).filter(|index| !kept.contains(index)).collect();
@@ -281,6 +309,10 @@ async fn fail_as_new(mut channel: Channel, step: usize, fault: Fault, address: S
     for _ in 0..3 {
         let sessions: FromOld = channel.receive(ANSWER_WITHIN).await.unwrap().0;
         assert!(matches!(sessions, FromOld::Sessions(_)));
+    }
+    for _ in 0..2 {
+        let notes: FromOld = channel.receive(ANSWER_WITHIN).await.unwrap().0;
+        assert!(matches!(notes, FromOld::Notes(_)));
     }
     let (relays, _held): (FromOld, _) = channel.receive(ANSWER_WITHIN).await.unwrap();
     assert!(matches!(relays, FromOld::Relays(_)));
@@ -439,10 +471,10 @@ const WEBSOCKET: &str = "2a000a0000070000000000056865616420000000000001000001000
     0700007f00000100";
 
 #[test]
-fn the_form_of_version_2_is_what_it_was() {
+fn the_form_of_version_3_is_what_it_was() {
     // What other binaries of this version write. When this fails, VERSION is to be raised.
-    let hello = Hello { version: 2, pid: 0x0102_0304 };
-    assert_eq!(hello.to_bytes(), *b"STEADFST\x00\x00\x00\x02\x01\x02\x03\x04");
+    let hello = Hello { version: 3, pid: 0x0102_0304 };
+    assert_eq!(hello.to_bytes(), *b"STEADFST\x00\x00\x00\x03\x01\x02\x03\x04");
     assert_eq!(Hello::from_bytes(hello.to_bytes()), Some(hello));
     let all = [
         encode(&FromOld::Relays(vec![vec![7]])),
@@ -452,10 +484,36 @@ fn the_form_of_version_2_is_what_it_was() {
         encode(&FromNew::Took { refused: vec![2] }),
         encode(&FromNew::Adopted(3)),
     ];
-    assert_eq!(all.concat(), [3, 1, 1, 7, 4, 1, 5, 0, 1, 0, 1, 2, 3, 4, 5, 1, 1, 2, 2, 3]);
+    assert_eq!(all.concat(), [4, 1, 1, 7, 5, 1, 6, 0, 1, 0, 1, 2, 3, 4, 5, 1, 1, 2, 2, 3]);
+    let of = || ServerOf { upstream: "u".to_owned(), server: "s".to_owned() };
+    let (address, second) = ("1.2.3.4:5".parse().unwrap(), Duration::from_secs(1));
+    let drained = Drained {
+        target: Target::Server(of()),
+        address: Some(address),
+        elapsed: second,
+        spread: 2 * second,
+        timeout: 3 * second,
+        open_before: 4,
+        is_of_removed: true,
+    };
+    let notes = FromOld::Notes(vec![
+        Note::Ordered { server: of(), address, state: Some(State::Maint), weight: NonZeroU32::new(7) },
+        Note::Down { server: of(), address, found_by: FoundBy::Clients, reason: "r".into(), elapsed: second },
+        Note::Drained(drained),
+        Note::Rebalanced { upstream: "u".to_owned(), pace: Rebalance { per_minute: 9, min_age: second } },
+    ]);
+    let server = [1, b'u', 1, b's', 0, 1, 2, 3, 4, 5];
+    let expected = [
+        &[3, 4, 0][..],
+        &server,
+        &[1, 2, 1, 7, 1],
+        &server,
+        &[1, 1, b'r', 1, 0, 2, 2, 1, b'u', 1, b's', 1, 0, 1, 2, 3, 4, 5, 1, 0, 2, 0, 3, 0, 4, 1, 3, 1, b'u', 9, 1, 0],
+    ];
+    assert_eq!(encode(&notes), expected.concat());
     let bytes: Vec<u8> =
         (0..WEBSOCKET.len()).step_by(2).map(|at| u8::from_str_radix(&WEBSOCKET[at..at + 2], 16).unwrap()).collect();
-    let relay = message::decode_relay(&bytes).expect("a relay of version 2");
+    let relay = message::decode_relay(&bytes).expect("a relay of version 3");
     assert_eq!(encode(&relay), bytes);
 }
 
@@ -466,7 +524,7 @@ proptest! {
         let _ = decode::<FromNew>(&bytes);
         let _ = message::decode_relay(&bytes);
         // A count of more than there is must not be believed.
-        let long = [&[3, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F][..], &bytes].concat();
+        let long = [&[4, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F][..], &bytes].concat();
         prop_assert!(decode::<FromOld>(&long).is_err());
     }
 }

@@ -34,8 +34,30 @@ pub struct Drain {
     pub reason: EndReason,
     /// Over what time their ends are spread.
     pub spread: Duration,
-    /// Whether it is also about relays that begin while it goes on.
-    pub with_newcomers: bool,
+    /// Which of them, by when they began.
+    pub began: Began,
+}
+
+/// When relays began that a drain is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Began {
+    /// At any time, also while it goes on.
+    AnyTime,
+    /// At least so long before the drain was told to a worker.
+    Before(Duration),
+}
+
+impl Began {
+    /// When they were there when it begins.
+    pub const ALREADY: Self = Self::Before(Duration::ZERO);
+
+    /// Whether it is about a relay of this age.
+    pub fn is_of(self, age: Duration) -> bool {
+        match self {
+            Self::AnyTime => true,
+            Self::Before(least) => age >= least,
+        }
+    }
 }
 
 /// Whose relays a drain is about.
@@ -107,7 +129,7 @@ impl Departures {
 
     /// The drains that are about newcomers as well.
     pub fn of_newcomers(&self) -> impl Iterator<Item = &Arc<Drain>> {
-        self.drains.iter().map(|known| &known.drain).filter(|drain| drain.with_newcomers)
+        self.drains.iter().map(|known| &known.drain).filter(|drain| drain.began == Began::AnyTime)
     }
 }
 
@@ -117,7 +139,13 @@ mod tests {
 
     fn drain(id: u64, seconds: u64) -> Arc<Drain> {
         let spread = Duration::from_secs(seconds);
-        Arc::new(Drain { id: DrainId(id), whose: Whose::All, reason: EndReason::Drained, spread, with_newcomers: true })
+        Arc::new(Drain {
+            id: DrainId(id),
+            whose: Whose::All,
+            reason: EndReason::Drained,
+            spread,
+            began: Began::AnyTime,
+        })
     }
 
     fn relays(count: u32) -> Vec<Ticket> {

@@ -330,9 +330,10 @@ const NEWCOMERS_EVERY: u32 = 10;
 pub fn drain(drain: Arc<Drain>) {
     REGISTRY.with_borrow_mut(|registry| {
         registry.now = Tick::after(registry.began.elapsed());
-        let mut relays = Vec::new();
+        let (now, mut relays) = (registry.now, Vec::new());
+        let is_about = |it: &&mut Occupant| it.is_of(&drain.whose) && drain.began.is_of(now.since(it.began));
         for (slot, occupant) in (0..).zip(&mut registry.slots) {
-            if let Some(occupant) = occupant.as_mut().filter(|it| it.may_depart() && it.is_of(&drain.whose)) {
+            if let Some(occupant) = occupant.as_mut().filter(|it| it.may_depart()).filter(is_about) {
                 occupant.is_departing = true;
                 relays.push(Ticket { slot, turn: occupant.id.turn() });
             }

@@ -234,7 +234,7 @@ impl Control {
     }
 
     /// Puts the configuration in force once more, over the servers and the weights that there are now.
-    async fn balance_anew(&mut self) {
+    pub(super) async fn balance_anew(&mut self) {
         let before = self.service.front();
         let after = Arc::new(self.assembly.front_with(&self.config, &self.upkeep.findings(), Some(&before)));
         self.upkeep.look_after(&after.upstreams);

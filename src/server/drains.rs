@@ -13,8 +13,9 @@ use prometheus::IntGauge;
 use crate::command::{Board, NoTarget, Pace, Progress, ServerOf, Target, Underway};
 use crate::config::{Removed, State};
 use crate::exchange::Front;
+use crate::handover::Drained;
 use crate::relay::EndReason;
-use crate::relay::departures::{Drain, DrainId, Whose};
+use crate::relay::departures::{Began, Drain, DrainId, Whose};
 use crate::relay::inbox::Workers;
 use crate::upstream::leaving::Leaving;
 use crate::upstream::{Server, ServerId, Upstream};
@@ -53,19 +54,73 @@ impl Drains {
         if let (Target::Server(_), Some(server)) = (&target, found.servers.first()) {
             server.leave(Leaving { since: Instant::now(), spread: found.spread });
         }
-        Ok(self.start(target, found, false, workers).await)
+        Ok(self.start(target, found, false, None, workers).await)
     }
 
-    async fn start(&mut self, target: Target, found: Found, is_of_removed: bool, workers: &Workers) -> Progress {
+    /// What the next process is to go on with.
+    pub(super) fn notes(&self) -> impl Iterator<Item = Drained> {
+        self.known.iter().map(|known| {
+            let Progress { target, elapsed, spread, timeout, open_before, .. } = known.progress();
+            let address = known.servers.first().map(|server| server.address).filter(|_| target.is_server());
+            Drained { target, address, elapsed, spread, timeout, open_before, is_of_removed: known.is_of_removed }
+        })
+    }
+
+    /// Goes on with what the process before this one has `drained`.
+    pub(super) async fn go_on(
+        &mut self,
+        drained: Drained,
+        front: &Front,
+        workers: &Workers,
+    ) -> Result<Progress, NoTarget> {
+        let mut found = find(&drained.target, front)?;
+        (found.spread, found.timeout) = (drained.spread, drained.timeout);
+        if let (Target::Server(_), Some(server)) = (&drained.target, found.servers.first()) {
+            server.leave(Leaving { since: ago(drained.elapsed), spread: drained.spread });
+        }
+        Ok(self.start(drained.target.clone(), found, false, Some(&drained), workers).await)
+    }
+
+    /// The servers of `upstream`, with which the process before this one had relays, are not configured any
+    /// more: drains them, from where that process was with it, or from the start.
+    pub(super) async fn go_on_with_removed(
+        &mut self,
+        upstream: &Upstream,
+        drained: Option<&Drained>,
+        workers: &Workers,
+    ) {
+        for server in &upstream.servers {
+            let target = Target::Server(ServerOf { upstream: upstream.name.clone(), server: server.name.clone() });
+            let (spread, timeout) = drained
+                .map_or((upstream.drain.spread, upstream.drain.timeout), |drained| (drained.spread, drained.timeout));
+            let found = Found { servers: vec![server.clone()], whose: Whose::Server(server.id), spread, timeout };
+            self.start(target, found, true, drained, workers).await;
+        }
+    }
+
+    /// Begins, or goes on with what was `drained` already.
+    async fn start(
+        &mut self,
+        target: Target,
+        found: Found,
+        is_of_removed: bool,
+        drained: Option<&Drained>,
+        workers: &Workers,
+    ) -> Progress {
         self.forget(&target, workers).await;
         let Found { servers, whose, spread, timeout } = found;
-        let began = Instant::now();
-        let open_before = open(&servers);
-        tracing::info!("drain: {target}: {open_before} open, relays end over {spread:?}");
+        let elapsed = drained.map_or(Duration::ZERO, |drained| drained.elapsed);
+        let (began, left) = (ago(elapsed), spread.saturating_sub(elapsed));
+        let open_before = drained.map_or_else(|| open(&servers), |drained| drained.open_before);
+        tracing::info!("drain: {target}: {} open, relays end over {left:?}", open(&servers));
         self.next_id += 1;
         let id = DrainId(self.next_id);
-        let with_newcomers = matches!(target, Target::Server(_));
-        tell(workers, Drain { id, whose, reason: EndReason::Drained, spread, with_newcomers }).await;
+        let of = match target {
+            Target::Server(_) => Began::AnyTime,
+            // Whoever has left and come back is served as ever.
+            Target::Process | Target::Upstream(_) => Began::Before(elapsed),
+        };
+        tell(workers, Drain { id, whose, reason: EndReason::Drained, spread: left, began: of }).await;
         let is_over = false;
         let known = Underway { id, target, began, spread, timeout, open_before, servers, is_of_removed, is_over };
         let progress = known.progress();
@@ -90,7 +145,7 @@ impl Drains {
                 let target = Target::Server(ServerOf { upstream: upstream.name.clone(), server: server.name.clone() });
                 let (servers, whose) = (vec![server.clone()], Whose::Server(server.id));
                 let (spread, timeout) = (upstream.drain.spread, upstream.drain.timeout);
-                self.start(target, Found { servers, whose, spread, timeout }, true, workers).await;
+                self.start(target, Found { servers, whose, spread, timeout }, true, None, workers).await;
             }
         }
     }
@@ -134,7 +189,7 @@ impl Drains {
         self.regain(server, workers).await;
         self.next_id += 1;
         let (id, whose) = (DrainId(self.next_id), Whose::Server(server));
-        tell(workers, Drain { id, whose, reason: EndReason::ServerDown, spread, with_newcomers: false }).await;
+        tell(workers, Drain { id, whose, reason: EndReason::ServerDown, spread, began: Began::ALREADY }).await;
         self.lost.push((server, id, Instant::now() + spread));
     }
 
@@ -166,7 +221,7 @@ impl Drains {
                 next_id += 1;
                 let (id, whose) = (DrainId(next_id), Whose::Server(server.id));
                 let spread = Duration::ZERO;
-                tell(workers, Drain { id, whose, reason: EndReason::Drained, spread, with_newcomers: false }).await;
+                tell(workers, Drain { id, whose, reason: EndReason::Drained, spread, began: Began::ALREADY }).await;
                 workers.cancel(id).await;
             }
         }
@@ -203,6 +258,12 @@ async fn cancel(known: &Underway, workers: &Workers) {
     if !workers.cancel(known.id).await {
         tracing::error!("drain: {}: a worker has not heard that it is over", known.target);
     }
+}
+
+/// When that began.
+pub(super) fn ago(elapsed: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(elapsed).unwrap_or(now)
 }
 
 /// What a target is.

@@ -17,6 +17,7 @@ mod assembly;
 mod control;
 mod drains;
 mod manager;
+mod notes;
 mod posts;
 mod rebalance;
 mod sockets;

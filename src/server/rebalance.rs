@@ -83,6 +83,17 @@ impl Rebalancer {
         self.plan(name, front, workers).await
     }
 
+    /// What operators have ordered, by upstream, and it goes on.
+    pub(super) fn notes(&self) -> impl Iterator<Item = (&String, Rebalance)> {
+        self.ordered.iter().map(|(upstream, pace)| (upstream, *pace))
+    }
+
+    /// Goes on with what was ordered of the process before this one.
+    pub(super) fn go_on(&mut self, upstream: String, pace: Rebalance) {
+        tracing::info!("rebalance: upstream {upstream}: by order as before, {} percent a minute", pace.per_minute);
+        self.ordered.insert(upstream, pace);
+    }
+
     /// What would move in the upstream of this name, and from where to where.
     pub(super) async fn plan(&self, name: &str, front: &Front, workers: &Workers) -> Result<Plan, NoTarget> {
         let upstream = upstream_of(name, front)?;

@@ -32,7 +32,7 @@ use crate::handover::message::VERSION;
 use crate::handover::moving::{self, Arrivals, AtRest};
 use crate::handover::new::{self, Offer};
 use crate::handover::old::{self, Giver, Parcel};
-use crate::handover::{Broken, Channel, Hello, Knowledge, Purpose, READY_WITHIN, Socket};
+use crate::handover::{Broken, Channel, Hello, Knowledge, Note, Purpose, READY_WITHIN, Socket};
 use crate::relay::{Home, NewHome};
 use crate::session_store::Learned;
 use crate::upstream::Upstream;
@@ -303,8 +303,10 @@ impl Control {
         let mut arrivals =
             Arrivals::new(&self.workers, sessions, |worker, frozen: &Frozen| homes.arrival(worker, frozen));
         let taken = offer.take_over(listening, &mut arrivals).await?;
-        arrivals.go_on().await;
+        let notes = arrivals.go_on().await;
         tracing::info!("took over {taken} relays");
+        let departed: Vec<_> = homes.departed.into_inner().into_values().collect();
+        self.heed(notes, &departed).await;
         Ok(())
     }
 }
@@ -328,6 +330,10 @@ impl Giver for Control {
 
     fn sessions(&self, used_within: Duration) -> impl Iterator<Item = Learned> {
         self.service.front().sessions.used_within(used_within).collect::<Vec<_>>().into_iter()
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        self.noted()
     }
 
     async fn rest(&mut self) -> Vec<Parcel<AtRest>> {

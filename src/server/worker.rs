@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::posts::{Duty, Post};
 use crate::config::Shutdown;
 use crate::connection::{self, Live, Open};
-use crate::relay::departures::{Drain, DrainId, Whose};
+use crate::relay::departures::{Began, Drain, DrainId, Whose};
 use crate::relay::inbox::Inbox;
 use crate::relay::{EndReason, Tick, registry};
 use crate::service::{Service, stopped};
@@ -88,7 +88,7 @@ async fn end(service: &Service, live: &Live) {
     registry::end_within(grace.saturating_sub(2 * Tick::LENGTH));
     let spread = spread.min(last_call.saturating_duration_since(Instant::now()));
     let (id, whose, reason) = (DrainId(0), Whose::All, EndReason::Shutdown);
-    registry::drain(Arc::new(Drain { id, whose, reason, spread, with_newcomers: true }));
+    registry::drain(Arc::new(Drain { id, whose, reason, spread, began: Began::AnyTime }));
     while live.count() > 0 {
         // Exchanges may still become relays.
         let changed = tokio::time::timeout(Tick::LENGTH, live.fewer());

@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::balance::WARM;
 use crate::config::{self, Tolerance};
 
@@ -61,7 +63,7 @@ impl Rules {
 }
 
 /// Who has found out that a server is down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FoundBy {
     /// A check.
     Checks,
@@ -206,6 +208,27 @@ impl Health {
         }
         self.rules = rules;
         self.settle(now, FoundBy::Checks)
+    }
+
+    /// Another process had looked after it, and it was down there, since `since`. What is known here
+    /// already counts more.
+    pub fn was_down(
+        &mut self,
+        (found_by, reason): (FoundBy, &str),
+        since: Instant,
+        now: Instant,
+    ) -> Option<Transition> {
+        match (found_by, self.rules, self.checks, self.clients) {
+            (FoundBy::Checks, Rules { checks: Some(_), .. }, Checks::Unchecked, _) => self.checks = Checks::Failing(0),
+            (FoundBy::Clients, Rules { clients: Some(tolerance), .. }, _, Clients::Well { failures: 0, .. }) => {
+                self.clients = Clients::Out { until: now + tolerance.fail_timeout, is_tried: false };
+            }
+            _ => return None,
+        }
+        self.remember(reason);
+        let transition = self.settle(now, found_by)?;
+        (self.down_since, self.turned) = (Some(since), Some(since));
+        Some(transition)
     }
 
     /// A check has passed, or failed for the reason given.
@@ -450,6 +473,11 @@ impl HealthCell {
         self.change(|health| health.checked(result, now))
     }
 
+    /// Another process had looked after it, and it was down there, since `since`.
+    pub fn was_down(&self, why: (FoundBy, &str), since: Instant, now: Instant) -> Option<Transition> {
+        self.change(|health| health.was_down(why, since, now))
+    }
+
     /// From now on other rules apply.
     pub fn follow(&self, rules: Rules, now: Instant) -> Option<Transition> {
         self.change(|health| health.follow(rules, now))
@@ -595,6 +623,32 @@ mod tests {
         health.tried(now + 35 * S);
         assert_eq!(health.succeeded(now + 36 * S), up(36));
         assert!(health.is_up() && health.is_open(now + 36 * S));
+    }
+
+    #[test]
+    fn who_was_down_elsewhere_is_down_here_until_the_same_would_end_it() {
+        let before = Instant::now();
+        let now = before + 60 * S;
+        let mut health = Health::new(RULES);
+        assert_eq!(health.was_down((FoundBy::Checks, "503"), before, now), down(FoundBy::Checks, "503"));
+        assert_eq!(health.down(), Some((before, "503")));
+        assert_eq!([Ok(()), Ok(())].map(|passed| health.checked(passed, now)), [None, up(60)]);
+
+        let mut health = Health::new(RULES);
+        assert_eq!(health.was_down((FoundBy::Clients, "reset"), before, now), down(FoundBy::Clients, "reset"));
+        assert!(!health.is_open(now + 9 * S) && health.is_open(now + 10 * S));
+        health.tried(now + 10 * S);
+        assert_eq!(health.succeeded(now + 11 * S), up(71));
+
+        // What was found out here is newer, and what nothing could end does not begin.
+        let mut health = Health::new(RULES);
+        health.checked(Ok(()), now);
+        assert_eq!(health.was_down((FoundBy::Checks, "503"), before, now), None);
+        let mut health = Health::new(Rules { checks: None, clients: None, ..RULES });
+        for found_by in [FoundBy::Checks, FoundBy::Clients] {
+            assert_eq!(health.was_down((found_by, "503"), before, now), None);
+            assert!(health.is_up());
+        }
     }
 
     #[test]

@@ -297,6 +297,11 @@ impl Server {
         self.turn(self.health.checked(result, Instant::now()));
     }
 
+    /// Another process had looked after it, and it was down there, since `since`.
+    pub fn was_down(&self, why: (FoundBy, &str), since: Instant) {
+        self.turn(self.health.was_down(why, since, Instant::now()));
+    }
+
     /// Tells everybody, if there is anything to tell.
     fn turn(&self, transition: Option<Transition>) {
         let Self { name, address, upstream, .. } = self;

@@ -106,6 +106,7 @@ mod drain_socket_io;
 mod rebalance;
 // Everything goes over to the next process, and nobody notices.
 mod hand_over;
+mod hand_over_orders;
 // Reloads and hand-overs under thousands of relays in traffic.
 mod everything_at_once;
 mod states;
