@@ -32,8 +32,8 @@ pub const DESCRIPTORS_PER_RELAY: usize = 2;
 /// Sessions that go with a message: each takes up to 31 bytes.
 pub const SESSIONS_MAX: usize = 30_000;
 
-/// Notes that go with a message: each takes up to two kilobytes.
-pub const NOTES_MAX: usize = 500;
+/// The most notes that a process is believed to have.
+pub const NOTES_MAX: usize = 64 * 1024;
 
 /// What a process says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,18 @@ pub enum Note {
         /// How fast.
         pace: Rebalance,
     },
+}
+
+impl Note {
+    /// Whether an operator could have ordered that: what comes from elsewhere weighs no more than what the
+    /// API takes.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Ordered { weight, .. } => weight.is_none_or(|weight| weight.get() <= 256),
+            Self::Rebalanced { pace, .. } => (1..=100).contains(&pace.per_minute),
+            Self::Down { .. } | Self::Drained(_) => true,
+        }
+    }
 }
 
 /// A drain that goes on.

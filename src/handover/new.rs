@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::channel::{Broken, Channel};
-use super::message::{self, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, Malformed, Note, Socket};
+use super::message::{
+    self, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, Malformed, NOTES_MAX, Note, Socket,
+};
 use super::{ANSWER_WITHIN, COMMIT_WITHIN, READY_WITHIN, REST_WITHIN};
 use crate::connection::Frozen;
 use crate::session_store::Learned;
@@ -94,7 +96,7 @@ impl Offer {
     async fn take_all(&mut self, listening: Vec<SocketAddr>, taker: &mut impl Taker) -> Result<usize, Broken> {
         let channel = &mut self.channel;
         channel.send(&FromNew::Ready(listening), &[]).await?;
-        let (mut came, mut taken) = (0, 0);
+        let (mut came, mut taken, mut noted) = (0, 0, 0);
         // It brings its relays to rest before it says anything.
         let mut patience = READY_WITHIN;
         loop {
@@ -106,7 +108,13 @@ impl Offer {
                     channel.send(&FromNew::Took { refused }, &[]).await?;
                 }
                 (FromOld::Sessions(sessions), _) => taker.know(&sessions),
-                (FromOld::Notes(notes), _) => taker.note(notes),
+                (FromOld::Notes(notes), _) => {
+                    noted += notes.len();
+                    if noted > NOTES_MAX || !notes.iter().all(Note::is_sound) {
+                        return Err(Broken::Unexpected("what an operator can order"));
+                    }
+                    taker.note(notes);
+                }
                 (FromOld::All(count), _) if count as usize == came => break,
                 (FromOld::Failed(why), _) => return Err(Broken::Said(why)),
                 _ => return Err(Broken::Unexpected("relays")),

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::channel::{Broken, Channel};
 use super::message::{
-    DESCRIPTORS_MAX, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, MESSAGE_BYTES_MAX, NOTES_MAX, Note,
-    SESSIONS_MAX, Socket,
+    DESCRIPTORS_MAX, DESCRIPTORS_PER_RELAY, FromNew, FromOld, Hello, Knowledge, MESSAGE_BYTES_MAX, Note, SESSIONS_MAX,
+    Socket, encode,
 };
 use super::{ANSWER_WITHIN, READY_WITHIN, REST_WITHIN};
 use crate::session_store::Learned;
@@ -75,7 +75,7 @@ pub struct Given {
     pub kept: usize,
 }
 
-/// How much of a message states may take: the rest is for what stands around them.
+/// How much of a message states and notes may take: the rest is for what stands around them.
 const STATES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 4096;
 
 /// A next process that is ready. Dropped, it is told that nothing comes.
@@ -134,9 +134,7 @@ impl Heir {
         let parcels = giver.rest().await;
         let send = async {
             send_sessions(&mut channel, giver.sessions(began.elapsed() + SECOND)).await?;
-            for some in giver.notes().chunks(NOTES_MAX) {
-                channel.send(&FromOld::Notes(some.to_vec()), &[]).await?;
-            }
+            send_notes(&mut channel, giver.notes()).await?;
             send_all(&mut channel, &parcels).await
         };
         let moved = match timeout(REST_WITHIN, send).await {
@@ -182,6 +180,21 @@ async fn send_sessions(channel: &mut Channel, sessions: impl Iterator<Item = Lea
         channel.send(&FromOld::Sessions(some), &[]).await?;
     }
     Ok(())
+}
+
+/// Names of servers can be long, so the notes of a message are not counted but weighed.
+async fn send_notes(channel: &mut Channel, notes: Vec<Note>) -> Result<(), Broken> {
+    let (mut some, mut left) = (Vec::new(), STATES_BYTES_MAX);
+    for note in notes {
+        let bytes = encode(&note).len();
+        if bytes > left && !some.is_empty() {
+            channel.send(&FromOld::Notes(std::mem::take(&mut some)), &[]).await?;
+            left = STATES_BYTES_MAX;
+        }
+        left = left.saturating_sub(bytes);
+        some.push(note);
+    }
+    if some.is_empty() { Ok(()) } else { channel.send(&FromOld::Notes(some), &[]).await }
 }
 
 /// Sends every connection, and says which of them stay. The new process has all others then, and waits

@@ -131,13 +131,13 @@ fn learned(number: u32) -> Learned {
 }
 
 /// More than one message.
-const NOTES: u32 = 501;
+const NOTES: u32 = 2_000;
 
 fn note(number: u32) -> Note {
     let server = ServerOf { upstream: "u".repeat(200), server: number.to_string() };
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     if number.is_multiple_of(2) {
-        return Note::Ordered { server, address, state: Some(State::Maint), weight: NonZeroU32::new(number) };
+        return Note::Ordered { server, address, state: Some(State::Maint), weight: NonZeroU32::new(number % 256) };
     }
     // As long as a reason can be.
     let reason = "\u{1F40C}".repeat(REASON_MAX).into();
@@ -461,6 +461,49 @@ async fn as_many_descriptors_go_with_a_message_as_the_kernel_takes() {
     let mut last = StdStream::from(descriptors.into_iter().next_back().unwrap());
     last.write_all(b"x").unwrap();
     other.read_exact(&mut [0]).unwrap();
+}
+
+#[tokio::test]
+async fn what_no_operator_could_have_ordered_ends_the_hand_over() {
+    let of = || ServerOf { upstream: "u".to_owned(), server: "s".to_owned() };
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let weight = |weight| Note::Ordered { server: of(), address, state: None, weight: NonZeroU32::new(weight) };
+    let pace = |per_minute| {
+        let pace = Rebalance { per_minute, min_age: Duration::ZERO };
+        Note::Rebalanced { upstream: "u".to_owned(), pace }
+    };
+    for (notes, is_sound) in [
+        (vec![weight(256), pace(1), pace(100)], true),
+        (vec![weight(1), weight(257)], false),
+        (vec![pace(0)], false),
+        (vec![pace(101)], false),
+        (vec![weight(1); message::NOTES_MAX + 1], false),
+    ] {
+        let (mut to_new, to_old) = channels();
+        let count = notes.len();
+        let telling = tokio::spawn(async move {
+            to_new.greet(OLD).await.unwrap();
+            to_new.send(&FromOld::Knows(Knowledge::default()), &[]).await.unwrap();
+            to_new.send(&FromOld::Sockets { sockets: Vec::new(), is_last: true }, &[]).await.unwrap();
+            let ready: FromNew = to_new.receive(ANSWER_WITHIN).await.unwrap().0;
+            assert_eq!(ready, FromNew::Ready(Vec::new()));
+            for some in notes.chunks(10_000) {
+                to_new.send(&FromOld::Notes(some.to_vec()), &[]).await.unwrap();
+            }
+            to_new.send(&FromOld::All(0), &[]).await.unwrap();
+            let last: FromNew = to_new.receive(ANSWER_WITHIN).await.unwrap().0;
+            if last == FromNew::Adopted(0) {
+                to_new.send(&FromOld::Commit, &[]).await.unwrap();
+            }
+            last
+        });
+        let offer = new::ask(to_old, NEW).await.unwrap();
+        let mut taker = New::default();
+        let taken = offer.take_over(Vec::new(), &mut taker).await;
+        assert_eq!(taken.is_ok(), is_sound, "{count} notes: {taken:?}");
+        let last = telling.await.unwrap();
+        assert_eq!(matches!(last, FromNew::Adopted(0)), is_sound, "{last:?}");
+    }
 }
 
 /// A WebSocket of a trace at rest, as it stood there first.

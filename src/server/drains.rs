@@ -67,18 +67,14 @@ impl Drains {
     }
 
     /// Goes on with what the process before this one has `drained`.
-    pub(super) async fn go_on(
-        &mut self,
-        drained: Drained,
-        front: &Front,
-        workers: &Workers,
-    ) -> Result<Progress, NoTarget> {
+    pub(super) async fn go_on(&mut self, drained: Drained, front: &Front, workers: &Workers) -> Result<(), NoTarget> {
         let mut found = find(&drained.target, front)?;
         (found.spread, found.timeout) = (drained.spread, drained.timeout);
         if let (Target::Server(_), Some(server)) = (&drained.target, found.servers.first()) {
             server.leave(Leaving { since: ago(drained.elapsed), spread: drained.spread });
         }
-        Ok(self.start(drained.target.clone(), found, false, Some(&drained), workers).await)
+        self.start(drained.target.clone(), found, false, Some(&drained), workers).await;
+        Ok(())
     }
 
     /// The servers of `upstream`, with which the process before this one had relays, are not configured any
@@ -212,7 +208,7 @@ impl Drains {
             let Progress { target, elapsed, open, .. } = known.progress();
             let is_late = elapsed >= known.timeout;
             // Of an upstream or the process somebody is always there.
-            let is_done = if !matches!(target, Target::Server(_)) { elapsed >= known.spread } else { open == 0 };
+            let is_done = if !target.is_server() { elapsed >= known.spread } else { open == 0 };
             if is_done || is_late {
                 known.is_over = true;
                 tracing::info!("drain: {target}: done after {}s, {open} open", elapsed.as_secs());

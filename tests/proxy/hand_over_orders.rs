@@ -6,8 +6,11 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::harness::client::SWITCHING;
 use crate::harness::websocket::{close, frame, next_frame, open};
-use crate::harness::{Named, Proxy, Refusing, ServerEntry, Upstream, Wire, millis, seconds, soon, within};
+use crate::harness::{
+    Named, Proxy, Refusing, ServerEntry, Upstream, Wire, millis, seconds, soon, websocket_request, within,
+};
 
 const HAND_OVER: &str = "hand_over: { socket: DIRECTORY/hand-over.sock }";
 const CLOSE: u8 = 0x88;
@@ -115,10 +118,9 @@ async fn a_drain_goes_on_where_it_stood() {
         });
     }
     ordered(&proxy, "state", json!({ "upstream": "chat", "server": "b", "state": "ready" })).await;
-    ordered(&proxy, "rebalance", json!({ "upstream": "chat", "per_minute": 1 })).await;
     let began = Instant::now();
     ordered(&proxy, "drain", json!({ "upstream": "chat", "server": "a", "spread": "6s" })).await;
-    tokio::time::sleep(seconds(2)).await;
+    tokio::time::sleep(seconds(2)).await; // A third of them leaves before.
     handed_over(&mut proxy).await;
     let drain = &proxy.admin("/api/v1/drains").await.json()[0];
     assert_eq!((&drain["server"], &drain["open_before"]), (&json!("a"), &json!(CLIENTS)), "{drain}");
@@ -148,7 +150,7 @@ async fn who_came_back_to_an_upstream_that_is_drained_is_left_alone() {
         next_frame(&mut upstream).await;
         upstream.send([CLOSE, 0]).await;
     });
-    // Ages are known to a tenth of a second.
+    // Ages are known to a tenth of a second: one is older than the drain, the next one is younger.
     tokio::time::sleep(millis(300)).await;
     ordered(&proxy, "drain", json!({ "upstream": "chat", "spread": "3s" })).await;
     tokio::time::sleep(millis(300)).await;
@@ -162,7 +164,7 @@ async fn who_came_back_to_an_upstream_that_is_drained_is_left_alone() {
     back.push(open(&proxy, &server).await);
     is_there(&mut back[1]).await;
     handed_over(&mut proxy).await;
-    tokio::time::sleep(seconds(1)).await;
+    tokio::time::sleep(seconds(1)).await; // Nothing else tells that nobody is told to leave.
     is_there(&mut back[0]).await;
     is_there(&mut back[1]).await;
 }
@@ -171,6 +173,46 @@ async fn who_came_back_to_an_upstream_that_is_drained_is_left_alone() {
 async fn is_there((client, upstream): &mut (Wire, Wire)) {
     upstream.send(frame("still here")).await;
     assert_eq!(next_frame(client).await, (0x81, b"still here".to_vec()));
+}
+
+#[tokio::test]
+async fn rebalancing_goes_on_until_it_is_stopped() {
+    let (a, b) = (Upstream::start().await, Upstream::start().await);
+    let setup = Proxy::start().line(HAND_OVER).upstream("chat", &[&Named(&a, "a"), &Named(&b, "b")]);
+    let mut proxy = setup.affinity("[{ header: X-Key }]").run().await;
+    ordered(&proxy, "state", json!({ "upstream": "chat", "server": "b", "state": "maint" })).await;
+    let mut relays = Vec::new();
+    for key in 0..20 {
+        let mut client = proxy.send(websocket_request("/ws", &format!("X-Key: {key}\r\n"))).await;
+        let mut upstream = a.accept().await;
+        upstream.request().await;
+        upstream.send(SWITCHING).await;
+        assert_eq!(client.head().await.status(), 101);
+        relays.push((client, upstream));
+    }
+    proxy.relays_once(20, "").await;
+    // Some of them belong to `b` now, and at this pace it takes the first one minutes to move there.
+    ordered(&proxy, "state", json!({ "upstream": "chat", "server": "b", "state": "ready" })).await;
+    ordered(&proxy, "rebalance", json!({ "upstream": "chat", "per_minute": 1 })).await;
+    let is_rebalanced = async |proxy: &Proxy| {
+        let shown = async {
+            loop {
+                let rebalance = status(proxy).await["upstreams"][0]["rebalance"].clone();
+                if rebalance["strays"].as_u64() > Some(0) {
+                    return [rebalance["by"].clone(), rebalance["percent_per_minute"].clone()];
+                }
+                tokio::time::sleep(millis(20)).await;
+            }
+        };
+        assert_eq!(soon("strays to be found", shown).await, [json!("operator"), json!(1)]);
+    };
+    is_rebalanced(&proxy).await;
+    handed_over(&mut proxy).await;
+    is_rebalanced(&proxy).await;
+    ordered(&proxy, "rebalance", json!({ "upstream": "chat", "per_minute": "off" })).await;
+    handed_over(&mut proxy).await;
+    proxy.relays_once(20, "").await;
+    assert_eq!(status(&proxy).await["upstreams"][0]["rebalance"], Value::Null);
 }
 
 #[tokio::test]
